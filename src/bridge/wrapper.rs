@@ -1,0 +1,188 @@
+//! The wrapper process: Cargo runs `rustc-wrapper <rustc> <arguments>`.
+//!
+//! Whatever goes wrong here, the compiler runs as if the wrapper were not
+//! there. It replaces this process (`exec`), so that signals, exit codes, the
+//! job server and the terminal are Cargo's and rustc's business alone.
+
+use std::collections::HashMap;
+use std::ffi::OsString;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+use super::matching::Question;
+use super::serve::serve;
+use super::session::{self, Record, SessionError, SessionFile};
+use crate::cargo::layout::{Layout, LayoutKind};
+use crate::cargo::rustc_args::RustcArgs;
+
+/// The file name by which the program knows that it is the wrapper.
+pub const WRAPPER_NAME: &str = "rustc-wrapper";
+
+/// The variable that names the session's folder.
+pub const SESSION_VARIABLE: &str = "QUICKBUILD_SESSION";
+
+/// Runs as the wrapper. `arguments` are those after the program's own name.
+pub fn run(arguments: Vec<OsString>) -> ExitCode {
+    let session = std::env::var_os(SESSION_VARIABLE).map(PathBuf::from);
+    let file = session
+        .as_deref()
+        .and_then(|folder| session::read(folder).ok());
+    if let (Some(folder), Some(file)) = (&session, &file)
+        && let Ok(Some(())) = answer(folder, file, &arguments)
+    {
+        return ExitCode::SUCCESS;
+    }
+    compile(file.and_then(|file| file.user_wrapper), arguments)
+}
+
+/// Serves the unit if the store has it, and notes what was asked for.
+/// `Some` means that nothing is left to do.
+fn answer(
+    folder: &Path,
+    file: &SessionFile,
+    arguments: &[OsString],
+) -> Result<Option<()>, SessionError> {
+    let Some(arguments) = utf8(arguments) else {
+        return Ok(None);
+    };
+    let Some(parsed) = RustcArgs::parse(&arguments[compiler_words(&arguments)..]) else {
+        return Ok(None);
+    };
+    let Ok(cwd) = std::env::current_dir() else {
+        return Ok(None);
+    };
+    let layout = Layout {
+        build_dir: file.roots.build_dir.clone(),
+        profile_dir: String::new(),
+        kind: if file.per_unit {
+            LayoutKind::PerUnit
+        } else {
+            LayoutKind::Legacy
+        },
+    };
+    let out_dir = cwd.join(&parsed.out_dir);
+    let Some(unit_id) = layout.compile_id(&out_dir, &parsed.extra_filename) else {
+        return Ok(None);
+    };
+
+    let entries = session::read_entries(folder, &parsed.crate_name)?;
+    let mut ids: HashMap<String, usize> = HashMap::new();
+    let mut externs = Vec::new();
+    for (name, path) in &parsed.externs {
+        let id = extern_id(&layout, path);
+        if let Some(id) = &id {
+            let unit = file
+                .ids
+                .get(id)
+                .copied()
+                .or_else(|| session::recorded_unit(folder, id));
+            ids.extend(unit.map(|unit| (id.clone(), unit)));
+        }
+        externs.push((name.clone(), id));
+    }
+    let question = Question {
+        arguments: &parsed,
+        source: parsed.absolute_source(&cwd),
+        externs,
+    };
+    let entry = question.answer(&entries, &ids);
+    let mut record = Record {
+        index: entry.map(|entry| entry.index),
+        unit_id,
+        crate_name: parsed.crate_name.clone(),
+        extra_filename: parsed.extra_filename.clone(),
+        out_dir: out_dir.clone(),
+        build_script_out_dir: std::env::var_os("OUT_DIR").map(PathBuf::from),
+        folder: cwd,
+        served: None,
+    };
+    if let Some(store_name) = entry.and_then(|entry| entry.serve.clone()) {
+        record.served = serve(file, &store_name, &parsed, &record).map(|_| store_name);
+    }
+    session::write_record(folder, &record)?;
+    Ok(record.served.map(|_| ()))
+}
+
+/// How many leading words are programs: rustc, and clippy's driver before it.
+fn compiler_words(arguments: &[String]) -> usize {
+    let is_program =
+        |word: &&String| !word.starts_with('-') && Path::new(word.as_str()).is_absolute();
+    let second = arguments.get(1).filter(is_program);
+    let ends_in_rustc = second.is_some_and(|word| word.ends_with("rustc"));
+    if ends_in_rustc {
+        2
+    } else {
+        1.min(arguments.len())
+    }
+}
+
+/// The unit id in the name of a file given as `--extern`.
+fn extern_id(layout: &Layout, path: &Path) -> Option<String> {
+    let stem = path.file_stem()?.to_str()?;
+    let extra = stem.rfind('-').map_or("", |at| &stem[at..]);
+    layout.compile_id(path.parent()?, extra)
+}
+
+fn utf8(arguments: &[OsString]) -> Option<Vec<String>> {
+    arguments
+        .iter()
+        .map(|argument| argument.to_str().map(str::to_owned))
+        .collect()
+}
+
+fn compile(user_wrapper: Option<String>, arguments: Vec<OsString>) -> ExitCode {
+    let words = user_wrapper
+        .into_iter()
+        .map(OsString::from)
+        .chain(arguments);
+    let words: Vec<OsString> = words.collect();
+    let Some((program, rest)) = words.split_first() else {
+        return ExitCode::from(2);
+    };
+    let error = Command::new(program).args(rest).exec();
+    // Only reached if the compiler could not be started; Cargo shows this.
+    crate::console::line(&format!(
+        "error: cannot run `{}`: {error}",
+        program.to_string_lossy()
+    ));
+    ExitCode::from(127)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clippy_puts_its_driver_first() {
+        let words = |line: &str| line.split(' ').map(str::to_owned).collect::<Vec<_>>();
+        assert_eq!(
+            compiler_words(&words("/t/bin/clippy-driver /t/bin/rustc --crate-name a")),
+            2
+        );
+        assert_eq!(
+            compiler_words(&words("/t/bin/rustc --crate-name a src/lib.rs")),
+            1
+        );
+        assert_eq!(compiler_words(&words("rustc - --crate-name ___")), 1);
+    }
+
+    #[test]
+    fn extern_files_tell_their_unit() {
+        let layout = |kind| Layout {
+            build_dir: "/t".into(),
+            profile_dir: String::new(),
+            kind,
+        };
+        let legacy = extern_id(
+            &layout(LayoutKind::Legacy),
+            Path::new("/t/debug/deps/libserde-ab12.rmeta"),
+        );
+        assert_eq!(legacy.as_deref(), Some("ab12"));
+        let per_unit = Path::new("/t/debug/build/serde/cd34/out/libserde-ab12.rmeta");
+        assert_eq!(
+            extern_id(&layout(LayoutKind::PerUnit), per_unit).as_deref(),
+            Some("cd34")
+        );
+    }
+}

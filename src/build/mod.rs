@@ -1,0 +1,478 @@
+//! One command, from plan to summary.
+//!
+//! ```text
+//! nothing changed since the last time? ──yes──► Cargo
+//!   │ no
+//! plan ─► link ─► Cargo, with the wrapper if something is missing
+//!                   └─► harvest ─► link what was learned
+//! ```
+//!
+//! Whatever fails on our side, Cargo runs, and its exit code is ours.
+
+mod process;
+mod rustc_info;
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
+
+use crate::bridge::{Record, Session};
+use crate::cargo::environment::Environment;
+use crate::cargo::invocation::{Invocation, Subcommand};
+use crate::config::Config;
+use crate::fs;
+use crate::harvest::{self, Harvest};
+use crate::link::{self, TargetLock};
+use crate::plan::context::Context;
+use crate::plan::inputs::Inspector;
+use crate::plan::resolve::package_folder;
+use crate::plan::state::{self, Settled, State};
+use crate::plan::{ContextError, Plan, Reason, Verdict};
+use crate::store::{Root, Store};
+
+pub use process::{CargoFailure, exit_code};
+
+/// A command with its surroundings.
+#[derive(Debug)]
+pub struct Request {
+    /// Variables.
+    pub environment: Environment,
+    /// Where the command was given.
+    pub folder: PathBuf,
+    /// The command.
+    pub invocation: Invocation,
+    /// This program, to be used as the wrapper.
+    pub program: PathBuf,
+}
+
+/// What happened, for the summary.
+#[derive(Debug, Default)]
+pub struct Report {
+    /// Units of the command.
+    pub units: usize,
+    /// Units that came from the store, now or earlier.
+    pub from_store: usize,
+    /// Units that Cargo compiled.
+    pub built: usize,
+    /// Seconds that the units put in place now once took.
+    pub seconds_saved: f64,
+    /// Whether there was nothing to do.
+    pub settled: bool,
+    /// Compiled units that stay out of the store, with reasons.
+    pub left: Vec<(String, String)>,
+}
+
+/// What the caller shows while a command runs.
+pub trait Observer {
+    /// Something went wrong on our side; the build goes on.
+    fn warn(&mut self, message: &str);
+    /// A step begins that may take a moment.
+    fn step(&mut self, message: &str);
+    /// Cargo is about to run and wants the terminal.
+    fn clear(&mut self);
+}
+
+/// Runs a command. The status is Cargo's.
+pub fn run(
+    request: &Request,
+    config: &Config,
+    observer: &mut dyn Observer,
+) -> Result<(ExitStatus, Report), CargoFailure> {
+    if let Some(reason) = request.invocation.unsupported() {
+        if request.invocation.subcommand != Subcommand::Doc || !reason.contains("nothing") {
+            observer.warn(&format!("{reason}; Cargo runs alone"));
+        }
+        return Ok((process::plain(request)?, Report::default()));
+    }
+    if let Some(settled) = settled(request) {
+        let report = Report {
+            units: settled.units,
+            from_store: settled.units,
+            settled: true,
+            ..Report::default()
+        };
+        return Ok((process::plain(request)?, report));
+    }
+    match prepare(request, config, observer) {
+        Ok(prepared) => prepared.run(observer),
+        Err(problem) => {
+            observer.clear();
+            if let Some(message) = problem {
+                observer.warn(&message);
+            }
+            Ok((process::plain(request)?, Report::default()))
+        }
+    }
+}
+
+/// Whether all that the last run of this command depended on is unchanged.
+fn settled(request: &Request) -> Option<Settled> {
+    let key = state::command_key(&request.environment, &request.invocation, &request.folder);
+    let folders =
+        state::likely_build_dirs(&request.environment, &request.invocation, &request.folder);
+    folders.iter().find_map(|folder| {
+        let state = State::load(folder);
+        state.is_settled(&key, &request.environment).cloned()
+    })
+}
+
+/// The chain of an error's causes in one line.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(&format!(": {cause}"));
+        source = cause.source();
+    }
+    text
+}
+
+struct Prepared<'a> {
+    request: &'a Request,
+    store: Store,
+    context: Context,
+}
+
+/// Opens the store and asks Cargo. An error without a message is one that
+/// Cargo will report by itself.
+fn prepare<'a>(
+    request: &'a Request,
+    config: &Config,
+    observer: &mut dyn Observer,
+) -> Result<Prepared<'a>, Option<String>> {
+    let store = Store::open(&config.store)
+        .map_err(|error| Some(format!("{}; Cargo runs without it", chain(&error))))?;
+    observer.step("asking Cargo for the unit graph");
+    let environment = with_clippy_arguments(request);
+    let cache = store.cache("");
+    let context = Context::gather(&environment, &request.folder, &request.invocation, &cache);
+    let context = context.map_err(|error| match error {
+        ContextError::NoManifest { .. } | ContextError::Cargo(_) => None,
+        error => Some(format!("{}; Cargo runs alone", chain(&error))),
+    })?;
+    Ok(Prepared {
+        request,
+        store,
+        context,
+    })
+}
+
+/// Clippy hands its arguments to its driver in a variable, which the driver
+/// lists among what it read (`src/main.rs` and `src/driver.rs` of clippy).
+fn with_clippy_arguments(request: &Request) -> Environment {
+    let mut environment = request.environment.clone();
+    if request.invocation.subcommand == Subcommand::Clippy {
+        let own = request.invocation.own_arguments().iter();
+        let no_deps = own.filter(|argument| *argument == "--no-deps");
+        let arguments = no_deps.chain(request.invocation.passed_arguments());
+        let joined: String = arguments
+            .map(|a| format!("{a}__CLIPPY_HACKERY__"))
+            .collect();
+        environment.set("CLIPPY_ARGS", joined);
+    }
+    environment
+}
+
+impl Prepared<'_> {
+    fn run(self, observer: &mut dyn Observer) -> Result<(ExitStatus, Report), CargoFailure> {
+        let Prepared {
+            request,
+            store,
+            context,
+        } = &self;
+        observer.step("looking into the store");
+        let inspector = Inspector::new(&context.environment, &context.settings, &context.roots);
+        let mut plan = Plan::make(context, store, &inspector);
+        let mut report = Report {
+            units: plan.units.len(),
+            from_store: plan.ready(),
+            ..Report::default()
+        };
+
+        observer.step("linking units");
+        let mut state = State::load(&context.layout.build_dir);
+        let linkable = plan.linkable();
+        let before: Vec<bool> = (0..plan.units.len())
+            .map(|i| self.is_in_place(&plan, &state, i))
+            .collect();
+        match self.lock(&plan, observer) {
+            Ok(_lock) => {
+                if linkable.iter().any(|&linkable| linkable) {
+                    let (linked, error) = link::link(context, &plan, store, &inspector, &mut state);
+                    if let Some(error) = error {
+                        observer.warn(&format!("not all units could be linked: {}", chain(&error)));
+                    }
+                    if linked.placed > 0 {
+                        self.save(&state, observer);
+                    }
+                }
+                rustc_info::restore(context, store);
+            }
+            Err(error) => {
+                observer.clear();
+                observer.warn(&format!("{}; Cargo runs alone", chain(&error)));
+                return Ok((process::plain(request)?, Report::default()));
+            }
+        }
+        report.seconds_saved = saved(&plan, &before);
+
+        let session = self.session(&plan, &linkable, observer);
+        observer.clear();
+        let status = match &session {
+            Some(session) => process::wrapped(request, context, session)?,
+            None => process::plain(request)?,
+        };
+        let records = session
+            .as_ref()
+            .and_then(|session| session.records().ok())
+            .unwrap_or_default();
+        let idle = session.as_ref().is_none_or(Session::is_idle);
+        if let Some(session) = session {
+            session.end();
+        }
+        if !idle && store.is_writable() {
+            let harvest = self.harvest(&mut plan, &inspector, &records, &mut state, observer);
+            report.built = harvest.compiled;
+            let name = |index: usize| plan.units[index].package.name.clone();
+            report.left = harvest
+                .left
+                .iter()
+                .map(|(i, reason)| (name(*i), reason.clone()))
+                .collect();
+        }
+        self.settle(&plan, &mut state, status, idle, observer);
+        Ok((status, report))
+    }
+
+    fn is_in_place(&self, plan: &Plan, state: &State, index: usize) -> bool {
+        let (Some(output), Some(naming)) = (
+            plan.resolution.output(index),
+            &plan.resolution.namings[index],
+        ) else {
+            return false;
+        };
+        let paths = link::UnitPaths::new(&self.context.layout, &plan.units[index], naming);
+        state
+            .units
+            .get(&paths.name)
+            .is_some_and(|unit| unit.output == output.id)
+    }
+
+    fn lock(&self, plan: &Plan, observer: &mut dyn Observer) -> fs::Result<TargetLock> {
+        let platforms: BTreeSet<Option<String>> = plan
+            .units
+            .iter()
+            .map(|unit| unit.unit.platform.clone())
+            .collect();
+        let platforms: Vec<Option<String>> = platforms.into_iter().collect();
+        TargetLock::take(
+            &self.context.layout,
+            &self.context.target_dir,
+            &platforms,
+            || {
+                observer.step("waiting for another Cargo in this build directory");
+            },
+        )
+    }
+
+    fn save(&self, state: &State, observer: &mut dyn Observer) {
+        if let Err(error) = state.save(&self.context.layout.build_dir) {
+            observer.warn(&format!(
+                "the state of the build directory is not kept: {}",
+                chain(&error)
+            ));
+        }
+    }
+
+    /// A session is needed if Cargo will ask rustc for anything that is to be
+    /// kept, served or named.
+    fn session(
+        &self,
+        plan: &Plan,
+        linkable: &[bool],
+        observer: &mut dyn Observer,
+    ) -> Option<Session> {
+        let wanted = plan
+            .resolution
+            .verdicts
+            .iter()
+            .enumerate()
+            .any(|(index, verdict)| match verdict {
+                Verdict::Ready(_) => !linkable[index],
+                Verdict::Missing(Reason::Refused(_)) => false,
+                Verdict::Missing(_) => true,
+            });
+        if !wanted {
+            return None;
+        }
+        match Session::start(&self.context, plan, &self.store, &self.request.program) {
+            Ok(session) => Some(session),
+            Err(error) => {
+                observer.warn(&format!(
+                    "{}; what is compiled now is not kept",
+                    chain(&error)
+                ));
+                None
+            }
+        }
+    }
+
+    fn harvest(
+        &self,
+        plan: &mut Plan,
+        inspector: &Inspector<'_>,
+        records: &std::collections::BTreeMap<usize, Record>,
+        state: &mut State,
+        observer: &mut dyn Observer,
+    ) -> Harvest {
+        let Self { context, store, .. } = self;
+        let Ok(_lock) = self.lock(plan, observer) else {
+            return Harvest::default();
+        };
+        observer.step("taking what was compiled into the store");
+        let harvest = harvest::harvest(context, plan, store, inspector, records, state);
+        if let Some(error) = &harvest.error {
+            observer.warn(&format!(
+                "not all that was compiled is in the store: {}",
+                chain(error)
+            ));
+        }
+        // What was served has the times of this run; Cargo would call what
+        // depends on it stale the next time.
+        if harvest.served > 0 || harvest.named > 0 {
+            let (_, error) = link::link(context, plan, store, inspector, state);
+            if let Some(error) = error {
+                observer.warn(&format!("not all units could be linked: {}", chain(&error)));
+            }
+        }
+        observer.clear();
+        harvest
+    }
+
+    /// Notes that nothing is left to do, if that is so.
+    fn settle(
+        &self,
+        plan: &Plan,
+        state: &mut State,
+        status: ExitStatus,
+        idle: bool,
+        observer: &mut dyn Observer,
+    ) {
+        let Self {
+            context,
+            store,
+            request,
+        } = self;
+        if !context.layout.build_dir.is_dir() {
+            return;
+        }
+        let key = state::command_key(&request.environment, &request.invocation, &request.folder);
+        let settled = status.success()
+            && plan.resolution.verdicts.iter().all(|verdict| {
+                matches!(
+                    verdict,
+                    Verdict::Ready(_) | Verdict::Missing(Reason::Refused(_))
+                )
+            })
+            && plan
+                .linkable()
+                .iter()
+                .zip(&plan.resolution.verdicts)
+                .all(|(linkable, verdict)| *linkable || matches!(verdict, Verdict::Missing(_)));
+        if settled {
+            let entry = self.settled_entry(plan, state);
+            state.settled.insert(key, entry);
+            if idle {
+                rustc_info::keep(context, store);
+            }
+        } else {
+            state.settled.remove(&key);
+        }
+        self.save(state, observer);
+        if store.is_writable() {
+            let root = Root {
+                target: context.layout.build_dir.clone(),
+                outputs: state.outputs(),
+            };
+            // Without it the collector may take what is linked here, which
+            // costs a build elsewhere and nothing here.
+            let _ = store.add_root(&root);
+        }
+    }
+
+    fn settled_entry(&self, plan: &Plan, state: &State) -> Settled {
+        let context = &self.context;
+        let mut watched = state::watch(context);
+        let mut variables: BTreeSet<String> = BTreeSet::new();
+        let mut paths: BTreeSet<PathBuf> = BTreeSet::new();
+        for (index, unit) in plan.units.iter().enumerate() {
+            let (Some(output), Some(naming)) = (
+                plan.resolution.output(index),
+                &plan.resolution.namings[index],
+            ) else {
+                continue;
+            };
+            variables.extend(output.inputs.env.iter().map(|(name, _)| name.clone()));
+            let roots = &context.roots;
+            for file in &output.inputs.files {
+                let package = package_folder(unit).unwrap_or(&roots.workspace);
+                let path = match file.base {
+                    crate::output::InputBase::Package => package.join(&file.path),
+                    crate::output::InputBase::Workspace => roots.workspace.join(&file.path),
+                    crate::output::InputBase::Absolute => file.path.clone(),
+                };
+                watch_tree(&path, &mut paths);
+            }
+            if output.inputs.git_head.is_some() {
+                let git = package_folder(unit)
+                    .and_then(|p| p.ancestors().map(|a| a.join(".git")).find(|g| g.exists()));
+                paths.extend(git.map(|git| git.join("logs/HEAD")));
+            }
+            let name = link::UnitPaths::new(&context.layout, unit, naming).name;
+            if let Some(unit) = state.units.get(&name) {
+                let build_dir = &context.layout.build_dir;
+                watched.extend(
+                    unit.files
+                        .iter()
+                        .map(|(file, stamp)| (build_dir.join(file), Some(*stamp))),
+                );
+            }
+        }
+        watched.extend(state::stamp_all(paths));
+        let value = |name: String| {
+            let value = self.request.environment.get(&name).map(str::to_owned);
+            (name, value)
+        };
+        Settled {
+            watched,
+            variables: variables
+                .into_iter()
+                .filter(|name| name != "CLIPPY_ARGS")
+                .map(value)
+                .collect(),
+            units: plan.units.len(),
+            seconds: plan.seconds_ready(),
+        }
+    }
+}
+
+/// A folder that is an input counts with all that is below it.
+fn watch_tree(path: &Path, paths: &mut BTreeSet<PathBuf>) {
+    paths.insert(path.to_owned());
+    if path.is_dir() {
+        for below in fs::list(path).unwrap_or_default() {
+            watch_tree(&below, paths);
+        }
+    }
+}
+
+/// Seconds that a build would have waited for the units that were not there.
+fn saved(plan: &Plan, before: &[bool]) -> f64 {
+    let seconds = (0..plan.units.len())
+        .filter(|&index| !before[index])
+        .filter_map(|index| {
+            let output = plan.resolution.output(index)?;
+            Some(output.seconds / f64::from(output.jobs.max(1)))
+        });
+    seconds.sum()
+}

@@ -1,0 +1,159 @@
+//! What a build script printed, and what its source says it may read.
+//!
+//! Cargo trusts a build script's `rerun-if-*` lines. A script that reads more
+//! than it declares gives, in a fresh checkout, whatever it reads *there*; an
+//! output from elsewhere would be wrong. So the script's source is searched for
+//! the usual ways of reading undeclared things.
+
+use std::collections::BTreeSet;
+
+/// The instructions in a build script's output that concern freshness
+/// (Cargo book, "Build Scripts").
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Instructions {
+    /// `rerun-if-changed`, in order.
+    pub rerun_if_changed: Vec<String>,
+    /// `rerun-if-env-changed`, in order.
+    pub rerun_if_env_changed: Vec<String>,
+}
+
+impl Instructions {
+    /// Reads a build script's standard output.
+    pub fn parse(stdout: &str) -> Self {
+        let mut parsed = Self::default();
+        for line in stdout.lines() {
+            let line = line.trim();
+            let Some(rest) = line.strip_prefix("cargo::").or(line.strip_prefix("cargo:")) else {
+                continue;
+            };
+            match rest.split_once('=') {
+                Some(("rerun-if-changed", path)) => {
+                    parsed.rerun_if_changed.push(path.trim_end().to_owned());
+                }
+                Some(("rerun-if-env-changed", name)) => {
+                    parsed.rerun_if_env_changed.push(name.trim_end().to_owned());
+                }
+                _ => {}
+            }
+        }
+        parsed
+    }
+
+    /// Whether Cargo watches the whole package instead.
+    pub fn is_empty(&self) -> bool {
+        self.rerun_if_changed.is_empty() && self.rerun_if_env_changed.is_empty()
+    }
+}
+
+/// What a source may read without declaring it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Reads {
+    /// Variables whose names stand in calls of `var` and `var_os`.
+    pub variables: BTreeSet<String>,
+    /// Whether it asks Git for the checked-out commit.
+    pub git_head: bool,
+    /// Whether it reads something that differs at every run: the clock, the
+    /// state of the work tree.
+    pub volatile: bool,
+}
+
+/// Variables that Cargo itself sets for build scripts, from what a recipe
+/// already holds (Cargo book, "Environment Variables"); and those that only
+/// say where things are.
+fn is_set_by_cargo(name: &str) -> bool {
+    const PREFIXES: [&str; 5] = [
+        "CARGO_PKG_",
+        "CARGO_CFG_",
+        "CARGO_FEATURE_",
+        "DEP_",
+        "CARGO_MANIFEST_",
+    ];
+    const NAMES: [&str; 18] = [
+        "OUT_DIR",
+        "TARGET",
+        "HOST",
+        "NUM_JOBS",
+        "OPT_LEVEL",
+        "DEBUG",
+        "PROFILE",
+        "RUSTC",
+        "RUSTDOC",
+        "RUSTC_LINKER",
+        "RUSTC_WRAPPER",
+        "RUSTC_WORKSPACE_WRAPPER",
+        "CARGO_ENCODED_RUSTFLAGS",
+        "CARGO",
+        "CARGO_MAKEFLAGS",
+        "PATH",
+        "HOME",
+        "CARGO_TARGET_DIR",
+    ];
+    PREFIXES.iter().any(|prefix| name.starts_with(prefix)) || NAMES.contains(&name)
+}
+
+/// Crates whose purpose is to embed the state of the clock or the work tree.
+pub const VOLATILE_CRATES: [&str; 6] = [
+    "vergen",
+    "vergen-git2",
+    "vergen-gitcl",
+    "vergen-gix",
+    "shadow-rs",
+    "built",
+];
+
+impl Reads {
+    /// Adds what one source file may read.
+    pub fn add_source(&mut self, source: &str) {
+        for call in ["var(\"", "var_os(\""] {
+            for rest in source.split(call).skip(1) {
+                if let Some((name, _)) = rest.split_once('"')
+                    && !name.is_empty()
+                    && !is_set_by_cargo(name)
+                {
+                    self.variables.insert(name.to_owned());
+                }
+            }
+        }
+        let has = |needles: &[&str]| needles.iter().any(|needle| source.contains(needle));
+        if has(&["Command::new(\"git\")", "git2::", "gix::"]) {
+            self.git_head = true;
+            self.volatile |= has(&["dirty", "\"describe\"", "\"status\"", "\"diff\"", "\"log\""]);
+        }
+        self.volatile |= has(&[
+            "SystemTime::now",
+            "Utc::now",
+            "Local::now",
+            "now_utc",
+            "now_local",
+            "Command::new(\"date\")",
+        ]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn instructions_are_read_in_both_forms() {
+        let parsed = Instructions::parse(
+            "cargo:rerun-if-changed=build.rs\nnoise\ncargo::rerun-if-env-changed=CC\ncargo:rustc-cfg=x\n",
+        );
+        assert_eq!(parsed.rerun_if_changed, ["build.rs"]);
+        assert_eq!(parsed.rerun_if_env_changed, ["CC"]);
+        assert!(Instructions::parse("cargo:rustc-link-lib=z").is_empty());
+    }
+
+    #[test]
+    fn undeclared_reads_are_found_in_the_source() {
+        let mut reads = Reads::default();
+        reads.add_source(r#"let a = env::var("MY_FLAG"); env::var_os("OUT_DIR"); std::env::var("CARGO_CFG_UNIX")"#);
+        assert_eq!(reads.variables.iter().collect::<Vec<_>>(), ["MY_FLAG"]);
+        assert!(!reads.git_head && !reads.volatile);
+
+        reads.add_source(r#"Command::new("git").args(["rev-parse", "HEAD"])"#);
+        assert!(reads.git_head && !reads.volatile);
+        reads.add_source("std::time::SystemTime::now()");
+        assert!(reads.volatile);
+    }
+}

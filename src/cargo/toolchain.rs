@@ -1,0 +1,153 @@
+//! Which compiler and which Cargo: `rustc -vV`, `cargo -V`, the sysroot.
+//!
+//! Asking takes two processes, so the answer is kept in a file with the stamps
+//! of all that decides it: the programs found in `PATH`, the folders and
+//! settings of rustup, every `rust-toolchain` file from here to the root, and
+//! the compiler that was meant in the end.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde::{Deserialize, Serialize};
+
+use super::environment::Environment;
+use super::{CargoError, output_of};
+use crate::digest::{Canonical, RecipeHash};
+use crate::fs::{self, Stamp};
+
+/// What identifies a toolchain.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Toolchain {
+    /// `rustc -vV`, whole.
+    pub rustc: String,
+    /// `cargo -V`.
+    pub cargo: String,
+    /// `rustc --print sysroot`.
+    pub sysroot: PathBuf,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Cached {
+    toolchain: Toolchain,
+    compiler: Stamp,
+}
+
+impl Toolchain {
+    /// Finds the toolchain that Cargo will use in `folder`.
+    pub fn detect(
+        environment: &Environment,
+        folder: &Path,
+        cache: &Path,
+    ) -> Result<Self, CargoError> {
+        let file = cache.join(format!("{}.json", key(environment, folder)));
+        let cached = fs::read(&file)
+            .ok()
+            .and_then(|bytes| serde_json::from_slice::<Cached>(&bytes).ok());
+        if let Some(cached) = cached
+            && Stamp::of(&cached.toolchain.compiler()) == Some(cached.compiler)
+        {
+            return Ok(cached.toolchain);
+        }
+        let toolchain = Self::ask(environment, folder)?;
+        if let Some(compiler) = Stamp::of(&toolchain.compiler()) {
+            let cached = Cached {
+                toolchain: toolchain.clone(),
+                compiler,
+            };
+            let bytes = serde_json::to_vec(&cached).expect("strings and numbers serialise");
+            // Only a shortcut: where it cannot be kept, the next run asks again.
+            let _ = fs::create_dir_all(cache).and_then(|()| fs::write_atomic(&file, &bytes));
+        }
+        Ok(toolchain)
+    }
+
+    fn ask(environment: &Environment, folder: &Path) -> Result<Self, CargoError> {
+        let rustc = environment.get("RUSTC").unwrap_or("rustc");
+        let run = |program: &str, arguments: &[&str]| {
+            output_of(Command::new(program).args(arguments).current_dir(folder))
+        };
+        Ok(Self {
+            rustc: run(rustc, &["-vV"])?,
+            cargo: run(environment.cargo(), &["-V"])?.trim().to_owned(),
+            sysroot: run(rustc, &["--print", "sysroot"])?.trim().into(),
+        })
+    }
+
+    /// The real compiler, behind any rustup proxy.
+    fn compiler(&self) -> PathBuf {
+        self.sysroot.join("bin/rustc")
+    }
+
+    /// One line of `rustc -vV` by its name, such as `host` or `release`.
+    pub fn field(&self, name: &str) -> Option<&str> {
+        let line = |line: &'_ str| {
+            let (key, _) = line.split_once(": ")?;
+            (key == name).then_some(key.len() + 2)
+        };
+        self.rustc
+            .lines()
+            .find_map(|text| line(text).map(|start| &text[start..]))
+    }
+
+    /// The host triple.
+    pub fn host(&self) -> &str {
+        self.field("host").unwrap_or("unknown")
+    }
+}
+
+fn key(environment: &Environment, folder: &Path) -> RecipeHash {
+    let mut key = Canonical::new("quickbuild-toolchain-2");
+    for name in [
+        "RUSTC",
+        "CARGO",
+        "RUSTUP_TOOLCHAIN",
+        "RUSTUP_HOME",
+        "CARGO_HOME",
+    ] {
+        key.option(environment.get(name));
+    }
+    let rustup = environment.rustup_home();
+    let mut files = vec![
+        rustup.join("settings.toml"),
+        rustup.join("toolchains"),
+        rustup.join("update-hashes"),
+    ];
+    let programs = [
+        environment.get("RUSTC").unwrap_or("rustc"),
+        environment.cargo(),
+    ];
+    files.extend(
+        programs
+            .iter()
+            .filter_map(|name| environment.find_program(name)),
+    );
+    for ancestor in folder.ancestors() {
+        files.push(ancestor.join("rust-toolchain"));
+        files.push(ancestor.join("rust-toolchain.toml"));
+    }
+    for file in files {
+        if let Some(stamp) = Stamp::of(&file) {
+            key.text(&file.to_string_lossy());
+            key.number(stamp.mtime.0 as u64)
+                .number(stamp.size)
+                .number(stamp.inode);
+        }
+    }
+    RecipeHash::finish(key)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_are_found_by_name() {
+        let toolchain = Toolchain {
+            rustc: "rustc 1.95.0 (x)\nbinary: rustc\nhost: x86_64-unknown-linux-gnu\n".to_owned(),
+            cargo: String::new(),
+            sysroot: PathBuf::new(),
+        };
+        assert_eq!(toolchain.host(), "x86_64-unknown-linux-gnu");
+        assert_eq!(toolchain.field("release"), None);
+    }
+}

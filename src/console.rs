@@ -1,0 +1,15 @@
+//! Standard error, for the few modules that must speak while Cargo does.
+#![expect(
+    clippy::print_stderr,
+    reason = "this is the one place that prints there"
+)]
+
+/// Prints one line.
+pub fn line(text: &str) {
+    eprintln!("{text}");
+}
+
+/// Prints text as it is, such as the compiler's messages for Cargo.
+pub fn raw(text: &str) {
+    eprint!("{text}");
+}

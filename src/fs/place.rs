@@ -1,0 +1,99 @@
+//! Putting a file somewhere without needless copies.
+
+use std::fs as std_fs;
+use std::io;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::{Result, change, remove_file};
+
+/// Whether source and destination may be one inode.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sharing {
+    /// Nobody writes into such a file, so a hardlink will do: rlib, rmeta,
+    /// proc-macro libraries and build-script binaries.
+    Shared,
+    /// The file may be written to in place (`OUT_DIR`, executables), or needs a
+    /// modification time of its own.
+    Private,
+}
+
+/// How a file was placed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Placement {
+    /// Copy-on-write clone: own inode, shared blocks.
+    Reflink,
+    /// The same inode.
+    Hardlink,
+    /// Own inode, own blocks.
+    Copy,
+}
+
+/// Set once a file system refused a clone, so that it is not asked for every
+/// file; a store and a target live on one device nearly always.
+static NO_REFLINK: AtomicBool = AtomicBool::new(false);
+
+/// Places `from` at `to`, replacing what is there.
+///
+/// [`Sharing::Shared`] tries a hardlink, then a copy; [`Sharing::Private`] a
+/// reflink, then a copy. Permission bits are kept; the modification time is
+/// kept by hardlinks only.
+pub fn place(from: &Path, to: &Path, sharing: Sharing) -> Result<Placement> {
+    match sharing {
+        Sharing::Shared => {
+            match change("link", to, || hard_link_over(from, to)) {
+                Ok(()) => return Ok(Placement::Hardlink),
+                Err(error) if error.is_full() || error.is_absent() => return Err(error),
+                Err(_) => {} // another device, or a file system without hardlinks
+            }
+        }
+        Sharing::Private => {
+            remove_file(to)?;
+            if !NO_REFLINK.load(Ordering::Relaxed) {
+                if reflink_copy::reflink(from, to).is_ok() {
+                    return Ok(Placement::Reflink);
+                }
+                NO_REFLINK.store(true, Ordering::Relaxed);
+            }
+        }
+    }
+    remove_file(to)?;
+    change("copy to", to, || std_fs::copy(from, to))?;
+    Ok(Placement::Copy)
+}
+
+fn hard_link_over(from: &Path, to: &Path) -> io::Result<()> {
+    match std_fs::hard_link(from, to) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            std_fs::remove_file(to)?;
+            std_fs::hard_link(from, to)
+        }
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fs::{Stamp, read, write};
+
+    #[test]
+    fn shared_is_one_inode_and_private_is_two() {
+        let folder = tempfile::tempdir().unwrap();
+        let (from, to) = (folder.path().join("from"), folder.path().join("to"));
+        write(&from, b"content").unwrap();
+        write(&to, b"old").unwrap();
+        let inode = |path: &Path| Stamp::of(path).unwrap().inode;
+
+        assert_eq!(
+            place(&from, &to, Sharing::Shared).unwrap(),
+            Placement::Hardlink
+        );
+        assert_eq!(inode(&from), inode(&to));
+
+        let placement = place(&from, &to, Sharing::Private).unwrap();
+        assert_ne!(placement, Placement::Hardlink);
+        assert_ne!(inode(&from), inode(&to));
+        assert_eq!(read(&to).unwrap(), b"content");
+    }
+}

@@ -1,0 +1,215 @@
+//! Folders of this machine inside compiled files.
+//!
+//! Compiled code names its sources, which is harmless: at worst a panic or a
+//! debugger shows the path of another checkout. A folder that the code *uses*,
+//! by `env!("OUT_DIR")` or from a macro, is not: such an output may only be
+//! used where the folders are the same. The two look different: a source's
+//! name goes on to a file that the compiler read.
+
+use std::path::{Path, PathBuf};
+
+use object::read::archive::ArchiveFile;
+use object::{Object as _, ObjectSection as _, SectionFlags};
+
+use super::inputs::Dependencies;
+use crate::cargo::dep_info::RustcDepInfo;
+use crate::cargo::workspace::find;
+use crate::fs;
+use crate::output::{File, Role};
+use crate::plan::{Context, Planned};
+
+/// What was found in compiled files.
+pub(super) enum Verdict {
+    /// They can only be used with the same folders.
+    Bound,
+}
+
+/// Looks for folders that compiled files use.
+pub(super) fn foreign_folder(
+    context: &Context,
+    unit: &Planned,
+    dependencies: &Dependencies<'_>,
+    info: &RustcDepInfo,
+    files: &[File],
+    paths: &[PathBuf],
+) -> Option<Verdict> {
+    let folders = folders(context, unit, dependencies, info);
+    if folders.is_empty() {
+        return None;
+    }
+    let used = files.iter().zip(paths).any(|(file, path)| {
+        let Ok(bytes) = fs::read(path) else {
+            return true;
+        };
+        uses_folder(file.role, &bytes, &folders, info)
+    });
+    used.then_some(Verdict::Bound)
+}
+
+/// The folders to look for: for what is compiled in the workspace, the
+/// workspace and the build directory; elsewhere only what a variable names.
+fn folders(
+    context: &Context,
+    unit: &Planned,
+    dependencies: &Dependencies<'_>,
+    info: &RustcDepInfo,
+) -> Vec<Vec<u8>> {
+    let mut folders: Vec<PathBuf> = Vec::new();
+    if unit.package.is_path() {
+        folders.extend([
+            context.roots.workspace.clone(),
+            context.layout.build_dir.clone(),
+        ]);
+        folders.extend(dependencies.package.map(Path::to_owned));
+    }
+    let places = [
+        "OUT_DIR",
+        "CARGO_MANIFEST_DIR",
+        "CARGO_MANIFEST_PATH",
+        "CARGO_TARGET_TMPDIR",
+        "CARGO",
+    ];
+    for (name, value) in &info.env {
+        if (places.contains(&name.as_str()) || name.starts_with("CARGO_BIN_EXE_"))
+            && let Some(value) = value
+        {
+            folders.push(PathBuf::from(value));
+        }
+    }
+    folders.sort();
+    folders.dedup();
+    let bytes = folders
+        .into_iter()
+        .map(|folder| folder.as_os_str().as_encoded_bytes().to_vec());
+    bytes.filter(|folder| folder.len() > 1).collect()
+}
+
+fn uses_folder(role: Role, bytes: &[u8], folders: &[Vec<u8>], info: &RustcDepInfo) -> bool {
+    let used = |bytes: &[u8]| folders.iter().any(|folder| is_used(bytes, folder, info));
+    match role {
+        Role::Metadata => used(bytes),
+        Role::Library => match ArchiveFile::parse(bytes) {
+            Ok(archive) => archive.members().flatten().any(|member| {
+                let is_object = member.name().ends_with(b".o");
+                match member.data(bytes) {
+                    Ok(data) if is_object => loaded_sections(data).into_iter().any(used),
+                    Ok(_) => false, // metadata, looked at in its own file
+                    Err(_) => true,
+                }
+            }),
+            Err(_) => used(bytes),
+        },
+        _ => {
+            let sections = loaded_sections(bytes);
+            if sections.is_empty() {
+                used(bytes)
+            } else {
+                sections.into_iter().any(used)
+            }
+        }
+    }
+}
+
+/// The sections of an object that are loaded when it runs: debug information
+/// is not.
+fn loaded_sections(bytes: &[u8]) -> Vec<&[u8]> {
+    let Ok(object) = object::File::parse(bytes) else {
+        return vec![bytes];
+    };
+    let allocated = object.sections().filter(|section| match section.flags() {
+        SectionFlags::Elf { sh_flags, .. } => sh_flags.0 & object::elf::SHF_ALLOC.0 != 0,
+        _ => true,
+    });
+    allocated
+        .filter_map(|section| section.data().ok())
+        .collect()
+}
+
+/// Whether a folder occurs other than as the beginning of a source's name.
+fn is_used(bytes: &[u8], folder: &[u8], info: &RustcDepInfo) -> bool {
+    let mut start = 0;
+    while let Some(offset) = find(&bytes[start..], folder) {
+        let after = start + offset + folder.len();
+        if !is_source_name(&bytes[after..], info) {
+            return true;
+        }
+        start = after;
+    }
+    false
+}
+
+/// Whether what follows a folder makes it the name of a Rust source, or of a
+/// file that the compiler read.
+fn is_source_name(rest: &[u8], info: &RustcDepInfo) -> bool {
+    if rest.first() != Some(&b'/') {
+        return false;
+    }
+    let end = rest
+        .iter()
+        .position(|b| *b < 0x20 || *b >= 0x7f)
+        .unwrap_or(rest.len());
+    let text = String::from_utf8_lossy(&rest[1..end.min(4096)]);
+    // Strings lie one behind the other without an end mark.
+    let as_source = text.find(".rs").is_some_and(|at| !text[..at].contains(' '));
+    as_source
+        || info.files.iter().any(|file| {
+            let relative: PathBuf = Path::new(file)
+                .components()
+                .rev()
+                .take(3)
+                .collect::<Vec<_>>()
+                .into_iter()
+                .rev()
+                .collect();
+            text.contains(&*relative.to_string_lossy())
+        })
+}
+
+/// A file that a build script left in `OUT_DIR`.
+pub(super) enum OutDirFile {
+    /// It names no folder, or only where that is harmless.
+    Plain,
+    /// Text that names folders, which can be replaced.
+    Text(String),
+    /// It names folders, and nothing is known about how.
+    Bound,
+}
+
+/// Classifies a file in `OUT_DIR`.
+pub(super) fn out_dir_file(context: &Context, bytes: &[u8]) -> OutDirFile {
+    if context.roots.found_in(bytes).is_empty() {
+        return OutDirFile::Plain;
+    }
+    // Objects and archives of objects name the folders of their sources for
+    // debuggers.
+    let is_code = object::File::parse(bytes).is_ok() || ArchiveFile::parse(bytes).is_ok();
+    match std::str::from_utf8(bytes) {
+        _ if is_code => OutDirFile::Plain,
+        Ok(text) => OutDirFile::Text(text.to_owned()),
+        Err(_) => OutDirFile::Bound,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_source_is_named_and_a_folder_is_used() {
+        let info = RustcDepInfo {
+            files: vec![
+                "/w/target/out/private.rs".to_owned(),
+                "/w/assets/a.bin".to_owned(),
+            ],
+            env: Vec::new(),
+        };
+        assert!(!is_used(b"\0/w/src/main.rsnext string", b"/w", &info));
+        assert!(!is_used(
+            b"\0/w/target/out/private.rs\0",
+            b"/w/target/out",
+            &info
+        ));
+        assert!(is_used(b"\0/w/target/out\0", b"/w/target/out", &info));
+        assert!(is_used(b"\0/w/templates/x.html\0", b"/w", &info));
+    }
+}

@@ -1,0 +1,527 @@
+//! One unit of a harvest: its files, its inputs, its place in the store.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use super::inputs::{self, Dependencies};
+use super::{Found, embedded, executable, run_local, same_content};
+use crate::bridge::Record;
+use crate::cargo::build_script::Instructions;
+use crate::cargo::dep_info::{Base, CargoDepInfo, RustcDepInfo};
+use crate::cargo::fingerprint::{Fingerprint, LocalFingerprint};
+use crate::digest::OutputId;
+use crate::fs::{self, Sharing, Stamp};
+use crate::link::{file_name, sharing};
+use crate::output::{DepInfo, FORMAT, Inputs, Naming, Output, Role, output_id};
+use crate::plan::inputs::Inspector;
+use crate::plan::resolve::package_folder;
+use crate::plan::state::State;
+use crate::plan::{Context, Plan, Planned};
+use crate::store::{self, Added, FILE_TIME, Source, Store, StoreError};
+
+/// Why a unit stays out of the store.
+pub(super) struct Unfit(pub(super) String);
+
+impl Unfit {
+    fn because<T>(reason: impl Into<String>) -> Result<T, Self> {
+        Err(Self(reason.into()))
+    }
+}
+
+/// A unit ready for the store.
+pub(super) struct Collected {
+    output: Output,
+    sources: Vec<Origin>,
+}
+
+/// Where a file of the output comes from.
+enum Origin {
+    Path(PathBuf, Sharing),
+    Bytes(Vec<u8>),
+}
+
+/// `--out-dir` relative to the folder that a naming assumes.
+pub(super) fn relative_out_dir(
+    context: &Context,
+    unit: &Planned,
+    out_dir: &Path,
+) -> Option<PathBuf> {
+    let platform = unit
+        .unit
+        .platform
+        .as_deref()
+        .filter(|_| unit.kind != "build-script");
+    out_dir
+        .strip_prefix(context.layout.root(platform))
+        .ok()
+        .map(Path::to_owned)
+}
+
+/// A placeholder until the real one is proved.
+pub(super) fn blank_fingerprint() -> Fingerprint {
+    Fingerprint {
+        rustc: 0,
+        features: String::new(),
+        declared_features: String::new(),
+        target: 0,
+        profile: 0,
+        path: 0,
+        deps: Vec::new(),
+        local: Vec::new(),
+        rustflags: Vec::new(),
+        config: 0,
+        compile_kind: 0,
+    }
+}
+
+/// A build script's run has no command line of a compiler. Its id is in the
+/// `OUT_DIR` that Cargo gave to what depends on it.
+pub(super) fn run_naming(
+    context: &Context,
+    plan: &Plan,
+    index: usize,
+    records: &BTreeMap<usize, Record>,
+) -> Option<Naming> {
+    let unit = &plan.units[index];
+    if unit.kind != "build-run" {
+        return None;
+    }
+    let known = plan.resolution.namings[index]
+        .as_ref()
+        .map(|naming| naming.unit_id.clone());
+    let from_dependants = || {
+        records.iter().find_map(|(dependant, record)| {
+            let same = plan.units[*dependant].unit.pkg_id == unit.unit.pkg_id
+                && plan.units[*dependant].needs.contains(&index);
+            let out_dir = record.build_script_out_dir.as_ref().filter(|_| same)?;
+            context.layout.run_id(out_dir, &unit.package.name)
+        })
+    };
+    let unit_id = known.or_else(from_dependants)?;
+    Some(Naming {
+        format: FORMAT,
+        key: unit.key,
+        extra_filename: format!("-{unit_id}"),
+        unit_id,
+        out_dir: PathBuf::new(),
+        stem: unit.stem.clone(),
+        fingerprint: blank_fingerprint(),
+        absolute_path: false,
+        deps: Vec::new(),
+    })
+}
+
+/// Gathers what the store wants to know about a unit.
+pub(super) fn collect(
+    context: &Context,
+    plan: &Plan,
+    inspector: &Inspector<'_>,
+    found: &Found<'_>,
+    references: Vec<OutputId>,
+) -> Result<Collected, Unfit> {
+    let unit = &plan.units[found.index];
+    let needs_timed = unit.needs.iter().any(|&need| {
+        plan.resolution
+            .output(need)
+            .is_some_and(|output| output.timed)
+    });
+    let mut output = Output {
+        format: FORMAT,
+        id: output_id(unit.key, &Inputs::default(), &references),
+        recipe: unit.recipe,
+        host_recipe: unit.host_recipe,
+        key: unit.key,
+        name: unit.package.name.clone(),
+        version: unit.package.version.clone(),
+        target_kind: unit.kind.to_owned(),
+        produced: unit.produced,
+        references,
+        inputs: Inputs::default(),
+        files: Vec::new(),
+        unit_id: found.naming.unit_id.clone(),
+        extra_filename: found.naming.extra_filename.clone(),
+        timed: unit.package.is_path() || needs_timed,
+        mentions_clippy: false,
+        rustc_dep_info: None,
+        cargo_dep_info: None,
+        local: Vec::new(),
+        seconds: 0.0,
+        jobs: std::thread::available_parallelism().map_or(1, |n| n.get() as u32),
+        glibc: None,
+        builder: "local".to_owned(),
+    };
+    let mut sources = if unit.kind == "build-run" {
+        collect_run(context, plan, inspector, found, &mut output)?
+    } else {
+        collect_compiled(context, plan, inspector, found, &mut output)?
+    };
+    let started = if unit.kind == "build-run" {
+        let platform = unit.unit.platform.as_deref();
+        context
+            .layout
+            .run_files(platform, &unit.package.name, &found.naming.unit_id)
+            .invoked
+    } else {
+        found.paths.invoked.clone()
+    };
+    let started = Stamp::of(&started)
+        .map(|stamp| stamp.mtime)
+        .unwrap_or_default();
+    if inspector.newest_of(&output.inputs, package_folder(unit)) > started {
+        return Unfit::because("its sources were changed while it was compiled");
+    }
+    if let Ok(text) = fs::read(&found.paths.diagnostics)
+        && !text.is_empty()
+    {
+        output.files.push(store::describe_bytes(
+            Role::Diagnostics,
+            "diagnostics".to_owned(),
+            &text,
+        ));
+        sources.push(Origin::Bytes(text));
+    }
+    output.id = output_id(unit.key, &output.inputs, &output.references);
+    Ok(Collected { output, sources })
+}
+
+/// Seconds between the times of two files.
+fn seconds_between(start: &Path, end: &Path) -> f64 {
+    match (Stamp::of(start), Stamp::of(end)) {
+        (Some(start), Some(end)) => ((end.mtime.0 - start.mtime.0) as f64 / 1e9).max(0.0),
+        _ => 0.0,
+    }
+}
+
+fn file_error(error: fs::FsError) -> Unfit {
+    Unfit(error.to_string())
+}
+
+fn collect_compiled(
+    context: &Context,
+    plan: &Plan,
+    inspector: &Inspector<'_>,
+    found: &Found<'_>,
+    output: &mut Output,
+) -> Result<Vec<Origin>, Unfit> {
+    let unit = &plan.units[found.index];
+    let Some(record) = found.record else {
+        return Unfit::because("the compiler was not seen");
+    };
+    let mut sources = Vec::new();
+    for (role, name) in compiled_files(unit, &record.crate_name) {
+        let path = found
+            .paths
+            .out_dir
+            .join(file_name(&name, &record.extra_filename));
+        if !path.is_file() {
+            continue;
+        }
+        output
+            .files
+            .push(store::describe(role, name, &path).map_err(file_error)?);
+        sources.push(Origin::Path(path, sharing(unit, output, role)));
+    }
+    if output.files.is_empty() {
+        return Unfit::because("its files are not where they should be");
+    }
+    output.seconds = seconds_between(&found.paths.invoked, &found.paths.hash);
+
+    let dep_file = found
+        .paths
+        .out_dir
+        .join(format!("{}{}.d", record.crate_name, record.extra_filename));
+    let rustc = fs::read_text(&dep_file)
+        .ok()
+        .and_then(|text| RustcDepInfo::parse(&text));
+    let cargo = fs::read(&found.paths.dep_info)
+        .ok()
+        .and_then(|bytes| CargoDepInfo::parse(&bytes));
+    let (Some(rustc), Some(cargo)) = (rustc, cargo) else {
+        return Unfit::because("its dep-info is of an unknown form");
+    };
+    let dependencies = Dependencies {
+        folder: &record.folder,
+        out_dir: record.build_script_out_dir.as_deref(),
+        package: package_folder(unit),
+    };
+    output.inputs =
+        inputs::of_compilation(context, inspector, &dependencies, &rustc).map_err(Unfit)?;
+    output.mentions_clippy =
+        unit.package.is_path() && inputs::mentions_clippy(&dependencies, &rustc);
+    if let Some(reason) = embedded::foreign_folder(
+        context,
+        unit,
+        &dependencies,
+        &rustc,
+        &output.files,
+        &sources_paths(&sources),
+    ) {
+        match reason {
+            embedded::Verdict::Bound => output.inputs.roots = Some(context.roots.clone()),
+        }
+    }
+    output.glibc = sources_paths(&sources)
+        .iter()
+        .filter_map(|path| executable::glibc_floor(path))
+        .max();
+    let portable = |text: &String| inputs::portable(context, &dependencies, text);
+    output.rustc_dep_info = Some(DepInfo {
+        files: rustc.files.iter().map(portable).collect(),
+        env: rustc
+            .env
+            .iter()
+            .map(|(n, v)| (n.clone(), v.as_ref().map(portable)))
+            .collect(),
+    });
+    output.cargo_dep_info = Some(portable_dep_info(context, &dependencies, &cargo));
+    Ok(sources)
+}
+
+fn sources_paths(sources: &[Origin]) -> Vec<PathBuf> {
+    let paths = sources.iter().filter_map(|origin| match origin {
+        Origin::Path(path, _) => Some(path.clone()),
+        Origin::Bytes(_) => None,
+    });
+    paths.collect()
+}
+
+fn portable_dep_info(
+    context: &Context,
+    dependencies: &Dependencies<'_>,
+    info: &CargoDepInfo,
+) -> CargoDepInfo {
+    let build_dir = &context.layout.build_dir;
+    let file = |(base, path): &(Base, PathBuf)| {
+        let absolute = if *base == Base::BuildDir {
+            build_dir.join(path)
+        } else {
+            path.clone()
+        };
+        let below_out_dir = dependencies
+            .out_dir
+            .and_then(|dir| absolute.strip_prefix(dir).ok());
+        let path = match below_out_dir {
+            Some(rest) => Path::new("@out-dir@").join(rest),
+            None => PathBuf::from(context.roots.portable(&path.to_string_lossy())),
+        };
+        (*base, path)
+    };
+    let mut files: Vec<_> = info.files.iter().map(file).collect();
+    files.sort();
+    let portable = |text: &String| inputs::portable(context, dependencies, text);
+    CargoDepInfo {
+        files,
+        env: info
+            .env
+            .iter()
+            .map(|(n, v)| (n.clone(), v.as_ref().map(portable)))
+            .collect(),
+    }
+}
+
+/// Names of the files that a compilation may leave, with `@` for the extra
+/// filename (`TargetInfo::file_types` in Cargo, for Linux).
+fn compiled_files(unit: &Planned, crate_name: &str) -> Vec<(Role, String)> {
+    let mut files = vec![(Role::Metadata, format!("lib{crate_name}@.rmeta"))];
+    if unit.test || matches!(unit.kind, "bin" | "test" | "bench" | "build-script") {
+        files.push((Role::Executable, format!("{crate_name}@")));
+        return files;
+    }
+    for crate_type in &unit.unit.target.crate_types {
+        match crate_type.as_str() {
+            "lib" | "rlib" => files.push((Role::Library, format!("lib{crate_name}@.rlib"))),
+            "proc-macro" | "dylib" | "cdylib" => {
+                files.push((Role::Native, format!("lib{crate_name}@.so")))
+            }
+            "staticlib" => files.push((Role::Native, format!("lib{crate_name}@.a"))),
+            _ => files.push((Role::Executable, format!("{crate_name}@"))),
+        }
+    }
+    files.dedup();
+    files
+}
+
+fn collect_run(
+    context: &Context,
+    plan: &Plan,
+    inspector: &Inspector<'_>,
+    found: &Found<'_>,
+    output: &mut Output,
+) -> Result<Vec<Origin>, Unfit> {
+    let unit = &plan.units[found.index];
+    let platform = unit.unit.platform.as_deref();
+    let files = context
+        .layout
+        .run_files(platform, &unit.package.name, &found.naming.unit_id);
+    let dependencies = Dependencies {
+        folder: package_folder(unit).unwrap_or(&context.roots.workspace),
+        out_dir: Some(&files.out_dir),
+        package: package_folder(unit),
+    };
+    let stdout = fs::read(&files.stdout).map_err(file_error)?;
+    let Ok(stdout) = String::from_utf8(stdout) else {
+        return Unfit::because("its build script printed something other than UTF-8");
+    };
+    let instructions = Instructions::parse(&stdout);
+    let portable = |text: &str| inputs::portable(context, &dependencies, &text.to_owned());
+
+    let mut sources = Vec::new();
+    let mut push = |role, name: &str, bytes: Vec<u8>| {
+        output
+            .files
+            .push(store::describe_bytes(role, name.to_owned(), &bytes));
+        sources.push(Origin::Bytes(bytes));
+    };
+    push(Role::Stdout, "stdout", portable(&stdout).into_bytes());
+    let stderr = fs::read(&files.stderr).unwrap_or_default();
+    push(
+        Role::Stderr,
+        "stderr",
+        portable(&String::from_utf8_lossy(&stderr)).into_bytes(),
+    );
+    for name in fs::walk(&files.out_dir).map_err(file_error)? {
+        let path = files.out_dir.join(&name);
+        if fs::is_symlink(&path) {
+            return Unfit::because("its build script made a symbolic link in OUT_DIR");
+        }
+        let Some(text) = name.to_str() else {
+            return Unfit::because("its build script made a file whose name is not UTF-8");
+        };
+        let bytes = fs::read(&path).map_err(file_error)?;
+        match embedded::out_dir_file(context, &bytes) {
+            embedded::OutDirFile::Plain => {
+                output.files.push(
+                    store::describe(Role::OutDir, text.to_owned(), &path).map_err(file_error)?,
+                );
+                sources.push(Origin::Path(path, Sharing::Private));
+            }
+            embedded::OutDirFile::Text(content) => {
+                let bytes = portable(&content).into_bytes();
+                let mut file = store::describe_bytes(Role::OutDir, text.to_owned(), &bytes);
+                file.mode = fs::mode(&path).map_err(file_error)?;
+                output.files.push(file);
+                sources.push(Origin::Bytes(bytes));
+            }
+            embedded::OutDirFile::Bound => {
+                output.inputs.roots = Some(context.roots.clone());
+                output.files.push(
+                    store::describe(Role::OutDir, text.to_owned(), &path).map_err(file_error)?,
+                );
+                sources.push(Origin::Path(path, Sharing::Private));
+            }
+        }
+    }
+    let script = unit
+        .needs
+        .iter()
+        .copied()
+        .find(|&need| plan.units[need].kind == "build-script");
+    let read = inputs::of_run(
+        context,
+        plan,
+        inspector,
+        script,
+        &dependencies,
+        &instructions,
+    )
+    .map_err(Unfit)?;
+    output.inputs.files = read.inputs.files;
+    output.inputs.env = read.inputs.env;
+    output.inputs.git_head = read.inputs.git_head;
+    output.timed |= read.timed;
+    output.local = run_local(&found.fingerprint)
+        .iter()
+        .map(|local| match local {
+            LocalFingerprint::RerunIfChanged { output, paths } => {
+                LocalFingerprint::RerunIfChanged {
+                    output: output.clone(),
+                    paths: paths
+                        .iter()
+                        .map(|p| portable(&p.to_string_lossy()).into())
+                        .collect(),
+                }
+            }
+            other => other.clone(),
+        })
+        .collect();
+    output.seconds = seconds_between(&files.invoked, &found.paths.hash);
+    Ok(sources)
+}
+
+/// Adds a collected unit. Returns the output that the target directory now
+/// has, if it is in the store, and whether it is new there.
+pub(super) fn add(
+    context: &Context,
+    plan: &Plan,
+    store: &Store,
+    found: &Found<'_>,
+    collected: Collected,
+    state: &mut State,
+) -> Result<(Option<Output>, bool), StoreError> {
+    let Collected { output, sources } = collected;
+    let borrowed: Vec<Source<'_>> = sources
+        .iter()
+        .map(|origin| match origin {
+            Origin::Path(path, Sharing::Shared) => Source::Share(path),
+            Origin::Path(path, Sharing::Private) => Source::Copy(path),
+            Origin::Bytes(bytes) => Source::Bytes(bytes.clone()),
+        })
+        .collect();
+    let added = store.add(&output, &borrowed)?;
+    if added == Added::Existing {
+        // The first output of an id wins. With other bytes it is of no use to
+        // what is compiled against the ones here.
+        let existing = store.output(&output.store_name());
+        if !existing.is_some_and(|existing| same_content(&existing, &output)) {
+            return Ok((None, false));
+        }
+    }
+    let unit = &plan.units[found.index];
+    let mut files: Vec<PathBuf> = Vec::new();
+    let settled = settle(context, unit, found, &output, &sources, &mut files);
+    if settled.is_ok() {
+        files.push(found.paths.hash.clone());
+        state.note(
+            &context.layout.build_dir,
+            &found.paths.name,
+            output.id,
+            &files,
+        );
+    }
+    Ok((Some(output), added == Added::New))
+}
+
+/// Gives the files in the target directory the times that they would have if
+/// they had been linked.
+fn settle(
+    context: &Context,
+    unit: &Planned,
+    found: &Found<'_>,
+    output: &Output,
+    sources: &[Origin],
+    files: &mut Vec<PathBuf>,
+) -> fs::Result<()> {
+    if unit.kind == "build-run" {
+        let platform = unit.unit.platform.as_deref();
+        let run = context
+            .layout
+            .run_files(platform, &unit.package.name, &found.naming.unit_id);
+        if !output.timed {
+            for file in output.files_of(Role::OutDir) {
+                fs::set_mtime(&run.out_dir.join(&file.1.name), FILE_TIME)?;
+            }
+            fs::set_mtime(&run.stdout, FILE_TIME)?;
+        }
+        files.push(run.stdout);
+        return Ok(());
+    }
+    for origin in sources {
+        if let Origin::Path(path, sharing) = origin {
+            if *sharing == Sharing::Private && !output.timed {
+                fs::set_mtime(path, FILE_TIME)?;
+            }
+            files.push(path.clone());
+        }
+    }
+    Ok(())
+}

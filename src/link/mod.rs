@@ -1,0 +1,514 @@
+//! From the store into `target/`, so that Cargo finds units Fresh.
+//!
+//! A unit is linked in an order that a kill at any point cannot turn into a
+//! wrong answer: its fingerprint is withdrawn, its big files are placed, then
+//! the small ones, and the fingerprint is written last. All that Cargo compares
+//! times of gets one time: [`FILE_TIME`] for what never changes, the time of
+//! linking for what depends on a checkout ("timed" units). The latter makes
+//! whatever was compiled against a replaced file older than it, and so stale.
+
+mod content;
+mod paths;
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use rayon::prelude::*;
+
+pub use content::{expected_fingerprint, local_dep_info, local_rustc_dep_info, without_clippy};
+pub use paths::{UnitPaths, file_name};
+
+use crate::cargo::fingerprint::{self, Fingerprint};
+use crate::cargo::layout::Layout;
+use crate::digest::UnitKey;
+use crate::fs::{self, FsError, Lock, Sharing, Stamp, Time};
+use crate::output::{Naming, Output, Role};
+use crate::plan::inputs::Inspector;
+use crate::plan::resolve::package_folder;
+use crate::plan::state::State;
+use crate::plan::{Context, Plan};
+use crate::store::{FILE_TIME, Store};
+
+/// What linking did.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Linked {
+    /// Units that were put into the target directory.
+    pub placed: usize,
+    /// Units that were there already.
+    pub in_place: usize,
+}
+
+/// Cargo's locks on the build directory, as long as we write there.
+#[derive(Debug)]
+pub struct TargetLock {
+    _locks: Vec<Lock>,
+}
+
+impl TargetLock {
+    /// Takes the locks of the host's folder and of all platforms'. `waiting` is
+    /// called once if another process holds one.
+    pub fn take(
+        layout: &Layout,
+        target_dir: &Path,
+        platforms: &[Option<String>],
+        mut waiting: impl FnMut(),
+    ) -> fs::Result<Self> {
+        prepare_build_dir(&layout.build_dir)?;
+        let mut roots: Vec<PathBuf> = platforms
+            .iter()
+            .map(|p| layout.root(p.as_deref()))
+            .collect();
+        roots.push(layout.root(None));
+        if target_dir != layout.build_dir {
+            let artefacts = Layout {
+                build_dir: target_dir.to_owned(),
+                ..layout.clone()
+            };
+            roots.extend(platforms.iter().map(|p| artefacts.root(p.as_deref())));
+            roots.push(artefacts.root(None));
+        }
+        roots.sort();
+        roots.dedup();
+        let mut locks = Vec::new();
+        for root in roots {
+            fs::create_dir_all(&root)?;
+            let file = Layout::lock_file(&root);
+            locks.push(match Lock::try_exclusive(&file)? {
+                Some(lock) => lock,
+                None => {
+                    waiting();
+                    Lock::exclusive(&file)?
+                }
+            });
+        }
+        Ok(Self { _locks: locks })
+    }
+}
+
+/// Makes the build directory as Cargo does: marked as a cache, so that backups
+/// leave it out (`paths::create_dir_all_excluded_from_backups_atomic`).
+fn prepare_build_dir(build_dir: &Path) -> fs::Result<()> {
+    if build_dir.is_dir() {
+        return Ok(());
+    }
+    fs::create_dir_all(build_dir)?;
+    let tag = "Signature: 8a477f597d28d172789f06886806bc55\n\
+        # This file is a cache directory tag; see https://bford.info/cachedir/\n";
+    fs::write(&build_dir.join("CACHEDIR.TAG"), tag.as_bytes())
+}
+
+/// Links all units that can be linked and are not in place.
+///
+/// The caller holds the [`TargetLock`] and saves the state. A unit that cannot
+/// be linked, because a file is gone or the disk is full, is left to Cargo with
+/// all that depends on it; the first such error is returned beside the count.
+pub fn link(
+    context: &Context,
+    plan: &Plan,
+    store: &Store,
+    inspector: &Inspector<'_>,
+    state: &mut State,
+) -> (Linked, Option<FsError>) {
+    let linkable = plan.linkable();
+    let fingerprints = fingerprints(context, plan, &linkable);
+    let jobs = jobs(context, plan, state, &fingerprints);
+
+    let mut linked = Linked::default();
+    let mut pending: Vec<Job<'_>> = Vec::new();
+    for job in jobs {
+        if job.in_place {
+            linked.in_place += 1;
+        } else {
+            pending.push(job);
+        }
+    }
+    let time = fs::now()
+        .max(inspector.newest())
+        .max(Time(state.high_water.0 + 1));
+    let linker = Linker {
+        context,
+        store,
+        inspector,
+        time,
+    };
+    let mut results: Vec<(usize, fs::Result<Vec<PathBuf>>)> = pending
+        .par_iter()
+        .map(|job| (job.index, linker.place(job)))
+        .collect();
+    results.sort_by_key(|(index, _)| *index);
+
+    let mut error = None;
+    let mut failed = vec![false; plan.units.len()];
+    let by_index: HashMap<usize, &Job<'_>> = pending.iter().map(|job| (job.index, job)).collect();
+    for (index, result) in results {
+        let job = by_index[&index];
+        match result {
+            Ok(files) => {
+                linked.placed += 1;
+                state.note(&context.layout.build_dir, &job.name, job.output.id, &files);
+                store.touch(&job.output.store_name());
+            }
+            Err(cause) => {
+                failed[index] = true;
+                error.get_or_insert(cause);
+            }
+        }
+    }
+    linked.placed -= withdraw(context, plan, &fingerprints, &by_index, &mut failed, state);
+    linker.recheck(&pending);
+    (linked, error)
+}
+
+/// Withdraws the fingerprints of units whose dependencies failed or were
+/// replaced without them. Returns how many of those had been placed.
+fn withdraw(
+    context: &Context,
+    plan: &Plan,
+    fingerprints: &[Option<Fingerprint>],
+    placed: &HashMap<usize, &Job<'_>>,
+    failed: &mut [bool],
+    state: &mut State,
+) -> usize {
+    let mut withdrawn = 0;
+    for &index in &plan.order {
+        let needs = &plan.units[index].needs;
+        let broken = needs.iter().any(|&need| failed[need]);
+        let replaced = needs
+            .iter()
+            .any(|need| placed.get(need).is_some_and(|job| job.replaces));
+        let outdated = fingerprints[index].is_none() && replaced;
+        if !(failed[index] || broken || outdated) {
+            continue;
+        }
+        failed[index] |= broken;
+        let Some(naming) = &plan.resolution.namings[index] else {
+            continue;
+        };
+        let paths = UnitPaths::new(&context.layout, &plan.units[index], naming);
+        if paths.hash.is_file() {
+            // If even this fails, the time or hash of the dependency makes the
+            // unit stale in Cargo's eyes.
+            let _ = fs::truncate(&paths.hash);
+        }
+        state.units.remove(&paths.name);
+        if broken && placed.contains_key(&index) {
+            withdrawn += 1;
+        }
+    }
+    withdrawn
+}
+
+/// One unit to be linked.
+struct Job<'a> {
+    index: usize,
+    unit: &'a crate::plan::Planned,
+    output: &'a Output,
+    naming: &'a Naming,
+    fingerprint: &'a Fingerprint,
+    paths: UnitPaths,
+    /// Its fingerprint's path in the build directory, for the state.
+    name: String,
+    /// `OUT_DIR` of its package's build script here.
+    out_dir: Option<PathBuf>,
+    in_place: bool,
+    /// Whether another version stands in its place now.
+    replaces: bool,
+}
+
+/// The fingerprints that Cargo will compute here, dependencies first.
+fn fingerprints(context: &Context, plan: &Plan, linkable: &[bool]) -> Vec<Option<Fingerprint>> {
+    let mut hashes: HashMap<UnitKey, u64> = HashMap::new();
+    let mut fingerprints: Vec<Option<Fingerprint>> = vec![None; plan.units.len()];
+    for &index in &plan.order {
+        let (Some(output), Some(naming)) = (
+            plan.resolution.output(index),
+            &plan.resolution.namings[index],
+        ) else {
+            continue;
+        };
+        if !linkable[index] {
+            continue;
+        }
+        let unit = &plan.units[index];
+        let fingerprint = expected_fingerprint(context, unit, output, naming, &|key| {
+            hashes.get(key).copied()
+        });
+        if let Some(fingerprint) = &fingerprint {
+            hashes.insert(unit.key, fingerprint.hash());
+        }
+        fingerprints[index] = fingerprint;
+    }
+    fingerprints
+}
+
+fn jobs<'a>(
+    context: &'a Context,
+    plan: &'a Plan,
+    state: &State,
+    fingerprints: &'a [Option<Fingerprint>],
+) -> Vec<Job<'a>> {
+    let build_dir = &context.layout.build_dir;
+    let mut jobs: Vec<Job<'a>> = Vec::new();
+    for &index in &plan.order {
+        let (Some(fingerprint), Some(output), Some(naming)) = (
+            &fingerprints[index],
+            plan.resolution.output(index),
+            &plan.resolution.namings[index],
+        ) else {
+            continue;
+        };
+        let unit = &plan.units[index];
+        let paths = UnitPaths::new(&context.layout, unit, naming);
+        let name = paths.name.clone();
+        let hash = fs::read_optional(&paths.hash).ok().flatten();
+        let current = hash.as_deref().and_then(fingerprint::from_hex);
+        let in_place =
+            current == Some(fingerprint.hash()) && state.is_in_place(build_dir, &name, output.id);
+        jobs.push(Job {
+            index,
+            unit,
+            output,
+            naming,
+            fingerprint,
+            name,
+            out_dir: out_dir(context, plan, index),
+            in_place,
+            replaces: current.is_some() && !in_place,
+            paths,
+        });
+    }
+    refresh_timed(&mut jobs);
+    jobs
+}
+
+/// The `OUT_DIR` that a unit sees.
+pub fn out_dir(context: &Context, plan: &Plan, index: usize) -> Option<PathBuf> {
+    let unit = &plan.units[index];
+    let run = if unit.kind == "build-run" {
+        index
+    } else {
+        let is_own_run = |&&need: &&usize| {
+            plan.units[need].kind == "build-run" && plan.units[need].unit.pkg_id == unit.unit.pkg_id
+        };
+        *unit.needs.iter().find(is_own_run)?
+    };
+    let naming = plan.resolution.namings[run].as_ref()?;
+    let run = &plan.units[run];
+    let files = context.layout.run_files(
+        run.unit.platform.as_deref(),
+        &run.package.name,
+        &naming.unit_id,
+    );
+    Some(files.out_dir)
+}
+
+/// If one timed unit has to be linked anew, all are: what depends on it must
+/// not be older, and they share one time.
+fn refresh_timed(jobs: &mut [Job<'_>]) {
+    if jobs.iter().any(|job| job.output.timed && !job.in_place) {
+        for job in jobs.iter_mut().filter(|job| job.output.timed) {
+            job.in_place = false;
+        }
+    }
+}
+
+struct Linker<'a> {
+    context: &'a Context,
+    store: &'a Store,
+    inspector: &'a Inspector<'a>,
+    /// The time of timed units' files.
+    time: Time,
+}
+
+impl Linker<'_> {
+    /// Puts one unit into the target directory. Returns the files that tell
+    /// whether it is still there.
+    fn place(&self, job: &Job<'_>) -> fs::Result<Vec<PathBuf>> {
+        fs::create_dir_all(&job.paths.fingerprint_dir)?;
+        if job.paths.hash.exists() {
+            fs::truncate(&job.paths.hash)?;
+        }
+        let mut files = if job.unit.kind == "build-run" {
+            self.place_run(job)?
+        } else {
+            self.place_compiled(job)?
+        };
+        self.place_fingerprint(job)?;
+        files.push(job.paths.hash.clone());
+        Ok(files)
+    }
+
+    fn place_compiled(&self, job: &Job<'_>) -> fs::Result<Vec<PathBuf>> {
+        fs::create_dir_all(&job.paths.out_dir)?;
+        let mut placed = Vec::new();
+        let emits = content::emits(job.unit, job.output);
+        for (index, file) in job.output.files.iter().enumerate() {
+            if !emits.contains(&file.role) {
+                continue;
+            }
+            let from = self.store.file(job.output, index);
+            let to = job
+                .paths
+                .out_dir
+                .join(file_name(&file.name, &job.naming.extra_filename));
+            self.place_file(&from, &to, job, file.role)?;
+            placed.push(to);
+            if job.naming.extra_filename != job.output.extra_filename && is_looked_up(file.role) {
+                // Compiled code names its own file by the id it was made with.
+                let original = file_name(&file.name, &job.output.extra_filename);
+                let original = job.paths.out_dir.join(original);
+                if Stamp::of(&original).is_none() {
+                    self.place_file(&from, &original, job, file.role)?;
+                }
+            }
+        }
+        if content::needs_empty_metadata(job.unit, job.output) {
+            let name = format!(
+                "lib{}{}.rmeta",
+                job.unit.unit.crate_name(),
+                job.naming.extra_filename
+            );
+            let to = job.paths.out_dir.join(name);
+            fs::remove_file(&to)?;
+            fs::write(&to, b"")?;
+            fs::set_mtime(&to, self.file_time(job.output))?;
+            placed.push(to);
+        }
+        Ok(placed)
+    }
+
+    fn file_time(&self, output: &Output) -> Time {
+        if output.timed { self.time } else { FILE_TIME }
+    }
+
+    fn place_file(&self, from: &Path, to: &Path, job: &Job<'_>, role: Role) -> fs::Result<()> {
+        let sharing = sharing(job.unit, job.output, role);
+        fs::place(from, to, sharing)?;
+        if sharing == Sharing::Private {
+            fs::set_mtime(to, self.file_time(job.output))?;
+        }
+        Ok(())
+    }
+
+    fn place_run(&self, job: &Job<'_>) -> fs::Result<Vec<PathBuf>> {
+        let platform = job.unit.unit.platform.as_deref();
+        let files =
+            self.context
+                .layout
+                .run_files(platform, &job.unit.package.name, &job.naming.unit_id);
+        let local = |text: &[u8]| {
+            let text = String::from_utf8_lossy(text);
+            let text = text.replace("@out-dir@", &files.out_dir.to_string_lossy());
+            self.context.roots.local(&text).into_bytes()
+        };
+        fs::remove_dir_all(&files.out_dir)?;
+        fs::create_dir_all(&files.out_dir)?;
+        if let Some(folder) = files.stdout.parent() {
+            fs::create_dir_all(folder)?;
+        }
+        for (index, file) in job.output.files.iter().enumerate() {
+            let from = self.store.file(job.output, index);
+            let to = match file.role {
+                Role::OutDir => files.out_dir.join(&file.name),
+                Role::Stdout => files.stdout.clone(),
+                Role::Stderr => files.stderr.clone(),
+                _ => continue,
+            };
+            if let Some(folder) = to.parent() {
+                fs::create_dir_all(folder)?;
+            }
+            if file.portable {
+                fs::write(&to, &local(&fs::read(&from)?))?;
+                fs::set_mode(&to, file.mode)?;
+            } else {
+                fs::place(&from, &to, Sharing::Private)?;
+            }
+            if file.role == Role::OutDir {
+                fs::set_mtime(&to, FILE_TIME)?;
+            }
+        }
+        fs::write(
+            &files.root_output,
+            files.out_dir.as_os_str().as_encoded_bytes(),
+        )?;
+        fs::write(
+            &files.invoked,
+            b"This file has an mtime of when this was started.",
+        )?;
+        let time = self.file_time(job.output);
+        fs::set_mtime(&files.invoked, time)?;
+        fs::set_mtime(&files.stdout, time)?;
+        Ok(vec![files.stdout])
+    }
+
+    fn place_fingerprint(&self, job: &Job<'_>) -> fs::Result<()> {
+        let paths = &job.paths;
+        if let Some(info) = local_dep_info(self.context, job.output, job.out_dir.as_deref()) {
+            fs::write(&paths.dep_info, &info.to_bytes())?;
+            fs::set_mtime(&paths.dep_info, self.reference_time(job))?;
+        }
+        match content::diagnostics(self.store, job.unit, job.output)? {
+            Some(text) => fs::write(&paths.diagnostics, &text)?,
+            None => fs::remove_file(&paths.diagnostics)?,
+        }
+        if job.unit.kind != "build-run" {
+            fs::write(
+                &paths.invoked,
+                b"This file has an mtime of when this was started.",
+            )?;
+            fs::set_mtime(&paths.invoked, self.reference_time(job))?;
+        }
+        fs::write(&paths.json, &job.fingerprint.to_json())?;
+        let hex = fingerprint::to_hex(job.fingerprint.hash());
+        fs::write(&paths.hash, hex.as_bytes())
+    }
+
+    /// The time that sources must not exceed: that of the newest input as it
+    /// was compared, so that any later change is newer.
+    fn reference_time(&self, job: &Job<'_>) -> Time {
+        if !job.output.timed {
+            return FILE_TIME;
+        }
+        let newest = self
+            .inspector
+            .newest_of(&job.output.inputs, package_folder(job.unit));
+        newest.max(FILE_TIME)
+    }
+
+    /// A build script's output has the time of linking, so an edit between the
+    /// comparison and now would go unnoticed: such units are withdrawn.
+    fn recheck(&self, pending: &[Job<'_>]) {
+        for job in pending
+            .iter()
+            .filter(|job| job.unit.kind == "build-run" && job.output.timed)
+        {
+            let newest = self
+                .inspector
+                .newest_of(&job.output.inputs, package_folder(job.unit));
+            if newest > self.inspector.newest() {
+                let _ = fs::truncate(&job.paths.hash);
+            }
+        }
+    }
+}
+
+/// Files that the compiler finds by the name compiled into other files.
+fn is_looked_up(role: Role) -> bool {
+    matches!(role, Role::Metadata | Role::Library | Role::Native)
+}
+
+/// Which files may share an inode with the store.
+pub fn sharing(unit: &crate::plan::Planned, output: &Output, role: Role) -> Sharing {
+    let immutable = match role {
+        Role::Library => true,
+        Role::Metadata => !output.timed,
+        Role::Native => unit.kind == "proc-macro" && !output.timed,
+        Role::Executable => unit.kind == "build-script" && !output.timed,
+        _ => false,
+    };
+    if immutable {
+        Sharing::Shared
+    } else {
+        Sharing::Private
+    }
+}

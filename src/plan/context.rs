@@ -1,0 +1,575 @@
+//! What a command means here: toolchain, configuration, workspace, unit graph.
+//!
+//! Asking Cargo for all of it costs as much as a whole build with nothing to
+//! do. So the answers are kept, with their folders replaced by names, under a
+//! key of all that is known beforehand; they count if every manifest, the lock
+//! file and every folder in which Cargo looks for targets are as they were. A
+//! second checkout therefore asks nothing. A wrong answer could not do harm: it
+//! would describe units that Cargo does not have, and those it ignores.
+
+use std::collections::{BTreeSet, HashMap};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde::{Deserialize, Serialize};
+
+use super::graph::Common;
+use crate::cargo::environment::{Environment, Settings};
+use crate::cargo::invocation::{Invocation, Subcommand};
+use crate::cargo::layout::{self, Layout, LayoutKind};
+use crate::cargo::toolchain::Toolchain;
+use crate::cargo::unit_graph::{PackageId, Source, UnitGraph};
+use crate::cargo::workspace::{Roots, Workspace};
+use crate::cargo::{self, CargoError};
+use crate::digest::{Canonical, ContentHash, RecipeHash};
+use crate::fs;
+use crate::recipe::Tools;
+
+/// All that planning starts from.
+#[derive(Debug)]
+pub struct Context {
+    /// The variables of this process.
+    pub environment: Environment,
+    /// The command.
+    pub invocation: Invocation,
+    /// The folder in which it was given.
+    pub folder: PathBuf,
+    /// The toolchain.
+    pub toolchain: Toolchain,
+    /// Cargo's configuration.
+    pub settings: Settings,
+    /// Folders that differ between users.
+    pub roots: Roots,
+    /// The build directory.
+    pub layout: Layout,
+    /// The final artefacts' directory.
+    pub target_dir: PathBuf,
+    /// The unit graph.
+    pub graph: UnitGraph,
+    /// What all recipes have in common.
+    pub common: Common,
+    /// Files and folders whose change may change the graph.
+    pub watched: Vec<PathBuf>,
+}
+
+/// Why no plan can be made; Cargo then runs alone.
+#[derive(Debug, thiserror::Error)]
+pub enum ContextError {
+    /// There is no manifest above this folder; Cargo will say so.
+    #[error("there is no `Cargo.toml` in `{}` or above it", folder.display())]
+    NoManifest {
+        /// Where the command was given.
+        folder: PathBuf,
+    },
+    /// Cargo could not say what it would do; it will say why when it runs.
+    #[error("Cargo gives no unit graph")]
+    Cargo(#[from] CargoError),
+    /// The unit graph has another version.
+    #[error("the unit graph has version {0}, only 1 is known")]
+    GraphVersion(u32),
+}
+
+/// Answers that are kept between runs; folders stand as names.
+#[derive(Debug, Serialize, Deserialize)]
+struct Answers {
+    settings: Settings,
+    workspace: Workspace,
+    graph: UnitGraph,
+    checksums: Vec<(String, String, String)>,
+    /// Manifests and lock file with their digests; `None` is absent.
+    files: Vec<(PathBuf, Option<ContentHash>)>,
+    /// Folders of targets with the digests of their listings.
+    listings: Vec<(PathBuf, ContentHash)>,
+}
+
+impl Context {
+    /// Finds out, from the cache where it holds.
+    pub fn gather(
+        environment: &Environment,
+        folder: &Path,
+        invocation: &Invocation,
+        cache: &Path,
+    ) -> Result<Self, ContextError> {
+        let toolchain = Toolchain::detect(environment, folder, &cache.join("toolchains"))?;
+        let manifest = nearest_manifest(folder, invocation)?;
+        let key = key(environment, invocation, &toolchain, folder, &manifest);
+        let slot = Slot::new(cache, &key, environment, folder, invocation, &manifest);
+        let answers = match slot.load() {
+            Some(answers) => answers,
+            None => {
+                let answers = ask(environment, folder, invocation, &manifest)?;
+                slot.keep(&answers);
+                answers
+            }
+        };
+        if answers.graph.version != 1 {
+            return Err(ContextError::GraphVersion(answers.graph.version));
+        }
+        Ok(Self::assemble(
+            environment,
+            folder,
+            invocation,
+            toolchain,
+            answers,
+        ))
+    }
+
+    fn assemble(
+        environment: &Environment,
+        folder: &Path,
+        invocation: &Invocation,
+        toolchain: Toolchain,
+        answers: Answers,
+    ) -> Self {
+        let Answers {
+            settings,
+            workspace,
+            graph,
+            checksums,
+            files,
+            listings,
+        } = answers;
+        let roots = Roots {
+            build_dir: workspace.build_dir().to_owned(),
+            workspace: workspace.root.clone(),
+            cargo_home: environment.cargo_home(),
+        };
+        let layout = Layout {
+            build_dir: workspace.build_dir().to_owned(),
+            profile_dir: layout::profile_dir(invocation.profile()).to_owned(),
+            kind: layout_kind(environment, invocation, &settings, &toolchain),
+        };
+        let workspace_wrapper = match invocation.subcommand {
+            Subcommand::Clippy => Some(
+                toolchain
+                    .sysroot
+                    .join("bin/clippy-driver")
+                    .to_string_lossy()
+                    .into_owned(),
+            ),
+            _ => environment
+                .get("RUSTC_WORKSPACE_WRAPPER")
+                .or_else(|| settings.text(&["build", "rustc-workspace-wrapper"]))
+                .map(str::to_owned),
+        };
+        let common = Common {
+            tools: Tools {
+                rustc: toolchain.rustc.clone(),
+                cargo: toolchain.cargo.clone(),
+                layout: match layout.kind {
+                    LayoutKind::Legacy => "legacy".to_owned(),
+                    LayoutKind::PerUnit => "per-unit".to_owned(),
+                },
+            },
+            host: toolchain.host().to_owned(),
+            settings: recipe_settings(environment, invocation, &settings, &roots),
+            checksums: checksums
+                .into_iter()
+                .map(|(n, v, c)| ((n, v), c))
+                .collect::<HashMap<_, _>>(),
+            roots: roots.clone(),
+            workspace_wrapper,
+            members: workspace
+                .packages
+                .iter()
+                .map(|member| member.name.clone())
+                .collect(),
+            checks_tests_only: invocation.checks_tests_only(),
+        };
+        let watched = files
+            .into_iter()
+            .map(|(path, _)| path)
+            .chain(listings.into_iter().map(|(path, _)| path))
+            .collect();
+        Self {
+            environment: environment.clone(),
+            invocation: invocation.clone(),
+            folder: folder.to_owned(),
+            toolchain,
+            settings,
+            roots,
+            layout,
+            target_dir: workspace.target_directory,
+            graph,
+            common,
+            watched,
+        }
+    }
+}
+
+/// The manifest that Cargo starts from.
+pub fn nearest_manifest(folder: &Path, invocation: &Invocation) -> Result<PathBuf, ContextError> {
+    let given = invocation.manifest_path().map(|path| folder.join(path));
+    given
+        .or_else(|| {
+            folder
+                .ancestors()
+                .map(|a| a.join("Cargo.toml"))
+                .find(|m| m.is_file())
+        })
+        .filter(|manifest| manifest.is_file())
+        .ok_or_else(|| ContextError::NoManifest {
+            folder: folder.to_owned(),
+        })
+}
+
+/// Cargo's configuration files that count in a folder, whether present or not
+/// (Cargo book, "Configuration": hierarchical structure).
+pub fn configuration_files(environment: &Environment, folder: &Path) -> Vec<PathBuf> {
+    let mut folders: Vec<PathBuf> = folder.ancestors().map(|a| a.join(".cargo")).collect();
+    let home = environment.cargo_home();
+    if !folders.contains(&home) {
+        folders.push(home);
+    }
+    let names = ["config.toml", "config"];
+    folders
+        .iter()
+        .flat_map(|f| names.iter().map(|name| f.join(name)))
+        .collect()
+}
+
+/// Variables that may change the graph or the recipes. Places are left out:
+/// they are looked at by themselves.
+pub fn is_relevant_variable(name: &str) -> bool {
+    const PLACES: [&str; 12] = [
+        "CARGO_HOME",
+        "RUSTUP_HOME",
+        "CARGO_TARGET_DIR",
+        "CARGO_BUILD_TARGET_DIR",
+        "CARGO",
+        "CARGO_MANIFEST_DIR",
+        "CARGO_MANIFEST_PATH",
+        "RUST_LOG",
+        "RUST_BACKTRACE",
+        "CARGO_TERM_COLOR",
+        "CARGO_TERM_VERBOSE",
+        "RUST_RECURSION_COUNT",
+    ];
+    (name.starts_with("CARGO_") || name.starts_with("RUST")) && !PLACES.contains(&name)
+}
+
+fn key(
+    environment: &Environment,
+    invocation: &Invocation,
+    toolchain: &Toolchain,
+    folder: &Path,
+    manifest: &Path,
+) -> RecipeHash {
+    let mut key = Canonical::new("quickbuild-context-1");
+    key.list(&invocation.significant_arguments());
+    key.text(&toolchain.rustc).text(&toolchain.cargo);
+    let manifest_folder = manifest.parent().unwrap_or(folder);
+    let below = folder
+        .strip_prefix(manifest_folder)
+        .unwrap_or(Path::new("-"));
+    key.text(&below.to_string_lossy());
+    key.option(fs::read_text(manifest).ok().as_deref());
+    for (name, value) in environment.matching(is_relevant_variable) {
+        key.text(name).text(value);
+    }
+    for file in configuration_files(environment, folder) {
+        key.option(fs::read_text(&file).ok().as_deref());
+    }
+    RecipeHash::finish(key)
+}
+
+/// A place in the cache, and what is needed to read it here.
+struct Slot {
+    file: Option<PathBuf>,
+    manifest_folder: PathBuf,
+    cargo_home: PathBuf,
+    /// `--target-dir` and its variables; then the answer's own is not used.
+    target_dir: Option<PathBuf>,
+}
+
+/// The answers as kept: how far the workspace root is above the manifest, where
+/// the build directory is, and the rest as portable text.
+#[derive(Serialize, Deserialize)]
+struct Kept {
+    levels: usize,
+    target_dir: Option<String>,
+    answers: String,
+}
+
+impl Slot {
+    fn new(
+        cache: &Path,
+        key: &RecipeHash,
+        environment: &Environment,
+        folder: &Path,
+        invocation: &Invocation,
+        manifest: &Path,
+    ) -> Self {
+        let variable = ["CARGO_TARGET_DIR", "CARGO_BUILD_TARGET_DIR"]
+            .iter()
+            .find_map(|name| environment.get(name))
+            .map(PathBuf::from);
+        let target_dir = invocation
+            .target_dir()
+            .or(variable)
+            .map(|dir| folder.join(dir));
+        // A build directory of its own, or a manifest above the workspace that
+        // might be a workspace itself, is looked at anew each time.
+        let plain = environment.get("CARGO_BUILD_BUILD_DIR").is_none();
+        Self {
+            file: plain.then(|| cache.join("graphs").join(format!("{key}.json"))),
+            manifest_folder: manifest.parent().unwrap_or(folder).to_owned(),
+            cargo_home: environment.cargo_home(),
+            target_dir,
+        }
+    }
+
+    fn roots(&self, workspace: PathBuf, target_dir: Option<&str>) -> Option<Roots> {
+        let build_dir = match (&self.target_dir, target_dir) {
+            (Some(given), _) => given.clone(),
+            (None, Some(kept)) => PathBuf::from(
+                kept.replace("@workspace@", &workspace.to_string_lossy())
+                    .replace("@cargo-home@", &self.cargo_home.to_string_lossy()),
+            ),
+            (None, None) => return None,
+        };
+        Some(Roots {
+            build_dir,
+            workspace,
+            cargo_home: self.cargo_home.clone(),
+        })
+    }
+
+    fn load(&self) -> Option<Answers> {
+        let text = fs::read_text(self.file.as_ref()?).ok()?;
+        let kept: Kept = serde_json::from_str(&text).ok()?;
+        let workspace = self
+            .manifest_folder
+            .ancestors()
+            .nth(kept.levels)?
+            .to_owned();
+        if has_manifest_above(&workspace) {
+            return None;
+        }
+        let roots = self.roots(workspace, kept.target_dir.as_deref())?;
+        let answers: Answers = serde_json::from_str(&roots.local(&kept.answers)).ok()?;
+        let files = answers
+            .files
+            .iter()
+            .all(|(path, digest)| digest_of(path) == *digest);
+        let listings = || {
+            answers
+                .listings
+                .iter()
+                .all(|(path, digest)| listing(path) == *digest)
+        };
+        (files && listings()).then_some(answers)
+    }
+
+    fn keep(&self, answers: &Answers) {
+        let Some(file) = &self.file else { return };
+        let root = &answers.workspace.root;
+        let Some(levels) = self.manifest_folder.ancestors().position(|a| a == root) else {
+            return;
+        };
+        if has_manifest_above(root)
+            || answers.workspace.build_dir() != answers.workspace.target_directory
+        {
+            return;
+        }
+        let roots = Roots {
+            build_dir: answers.workspace.target_directory.clone(),
+            workspace: root.clone(),
+            cargo_home: self.cargo_home.clone(),
+        };
+        let own = Roots {
+            build_dir: "/".into(),
+            ..roots.clone()
+        };
+        let target_dir = answers.workspace.target_directory.to_string_lossy();
+        let kept = Kept {
+            levels,
+            target_dir: self.target_dir.is_none().then(|| own.portable(&target_dir)),
+            answers: roots.portable(&serde_json::to_string(answers).expect("answers serialise")),
+        };
+        let bytes = serde_json::to_vec(&kept).expect("kept answers serialise");
+        // Only a shortcut: where it cannot be kept, the next run asks again.
+        let folder = file.parent().unwrap_or(Path::new("/"));
+        let _ = fs::create_dir_all(folder).and_then(|()| fs::write_atomic(file, &bytes));
+    }
+}
+
+fn has_manifest_above(workspace: &Path) -> bool {
+    workspace
+        .ancestors()
+        .skip(1)
+        .any(|a| a.join("Cargo.toml").is_file())
+}
+
+fn digest_of(path: &Path) -> Option<ContentHash> {
+    fs::read(path).ok().map(|bytes| ContentHash::of(&bytes))
+}
+
+/// The digest of a folder's entries by name; of a missing folder, of nothing.
+fn listing(folder: &Path) -> ContentHash {
+    let mut names = String::new();
+    for path in fs::list(folder).unwrap_or_default() {
+        names.push_str(&path.file_name().unwrap_or_default().to_string_lossy());
+        // `src/bin/<name>/main.rs` is a target, too.
+        names.push_str(if path.join("main.rs").is_file() {
+            "/main\n"
+        } else {
+            "\n"
+        });
+    }
+    ContentHash::of(names.as_bytes())
+}
+
+fn ask(
+    environment: &Environment,
+    folder: &Path,
+    invocation: &Invocation,
+    manifest: &Path,
+) -> Result<Answers, ContextError> {
+    let config_arguments: Vec<String> = invocation
+        .values(&["--config"])
+        .into_iter()
+        .flat_map(|value| ["--config".to_owned(), value.to_owned()])
+        .collect();
+    let settings = Settings::load(environment, folder, &config_arguments)?;
+    let workspace = Workspace::load(environment, folder, invocation)?;
+    // With `RUSTC_BOOTSTRAP` the compiler tells more `cfg`s than it should;
+    // Cargo must not find those in its own cache.
+    let elsewhere = layout::own_dir(workspace.build_dir()).join("graph");
+    let mut command = Command::new(environment.cargo());
+    command
+        .current_dir(folder)
+        .env("RUSTC_BOOTSTRAP", "1")
+        .env("CARGO_TARGET_DIR", &elsewhere)
+        .env("CARGO_BUILD_BUILD_DIR", &elsewhere)
+        .args(invocation.graph_arguments());
+    let text = cargo::output_of(&mut command)?;
+    let graph: UnitGraph = serde_json::from_str(&text).map_err(|source| CargoError::Answer {
+        program: "cargo --unit-graph".to_owned(),
+        source,
+    })?;
+
+    let lock = workspace.root.join("Cargo.lock");
+    let mut files: BTreeSet<PathBuf> = [
+        manifest.to_owned(),
+        workspace.root.join("Cargo.toml"),
+        lock.clone(),
+    ]
+    .into();
+    files.extend(
+        workspace
+            .packages
+            .iter()
+            .map(|member| member.manifest_path.clone()),
+    );
+    let mut folders: BTreeSet<PathBuf> = BTreeSet::new();
+    for unit in &graph.units {
+        if let Some(PackageId {
+            source: Source::Path(path),
+            ..
+        }) = PackageId::parse(&unit.pkg_id)
+        {
+            files.insert(path.join("Cargo.toml"));
+        }
+    }
+    for manifest in files.iter().filter(|f| f.ends_with("Cargo.toml")) {
+        let package = manifest.parent().unwrap_or(Path::new("/"));
+        for name in ["src/bin", "examples", "tests", "benches", "src"] {
+            folders.insert(package.join(name));
+        }
+    }
+    Ok(Answers {
+        settings,
+        checksums: checksums(&lock),
+        files: files
+            .into_iter()
+            .map(|path| (path.clone(), digest_of(&path)))
+            .collect(),
+        listings: folders
+            .into_iter()
+            .map(|path| (path.clone(), listing(&path)))
+            .collect(),
+        workspace,
+        graph,
+    })
+}
+
+/// Checksums of registry packages; none where the lock cannot be read, which
+/// leaves recipes without, and so apart from those with.
+fn checksums(lock: &Path) -> Vec<(String, String, String)> {
+    let Ok(lock) = cargo_lock::Lockfile::load(lock) else {
+        return Vec::new();
+    };
+    let packages = lock.packages.into_iter().filter_map(|package| {
+        let checksum = package.checksum?.to_string();
+        Some((
+            package.name.to_string(),
+            package.version.to_string(),
+            checksum,
+        ))
+    });
+    packages.collect()
+}
+
+/// What changes compiled code and is not in the unit graph. Tables are taken
+/// whole rather than resolved: a setting too many costs a build, one too few
+/// would cost a wrong artefact.
+fn recipe_settings(
+    environment: &Environment,
+    invocation: &Invocation,
+    settings: &Settings,
+    roots: &Roots,
+) -> std::collections::BTreeMap<String, String> {
+    let mut found = std::collections::BTreeMap::new();
+    let flags = ["CARGO_ENCODED_RUSTFLAGS", "RUSTFLAGS"]
+        .iter()
+        .find_map(|name| Some(environment.get(name)?.replace('\x1f', " ")))
+        .or_else(|| Some(settings.get(&["build", "rustflags"])?.to_string()));
+    if let Some(flags) = flags.filter(|flags| !flags.is_empty()) {
+        found.insert("rustflags".to_owned(), flags);
+    }
+    if let Some(target) = settings.get(&["target"]) {
+        found.insert("target".to_owned(), roots.portable(&target.to_string()));
+    }
+    let target_variables = environment.matching(|name| {
+        name.starts_with("CARGO_TARGET_")
+            && name != "CARGO_TARGET_DIR"
+            && !name.ends_with("_RUNNER")
+    });
+    for (name, value) in target_variables {
+        found.insert(name.to_owned(), value.to_owned());
+    }
+    let unstable: Vec<&str> = invocation.values(&["-Z"]);
+    if !unstable.is_empty() {
+        found.insert("unstable".to_owned(), unstable.join(" "));
+    }
+    found
+}
+
+/// Cargo 1.100 and nightlies with the switch have a folder for each unit.
+fn layout_kind(
+    environment: &Environment,
+    invocation: &Invocation,
+    settings: &Settings,
+    toolchain: &Toolchain,
+) -> LayoutKind {
+    const SWITCH: &str = "build-dir-new-layout";
+    let flag = |value: &str| value == SWITCH || value == "build-dir-new-layout=yes";
+    let joined = format!("-Z{SWITCH}");
+    let asked = invocation.values(&["-Z"]).into_iter().any(flag)
+        || invocation.has_flag(&[&joined])
+        || environment.get("CARGO_UNSTABLE_BUILD_DIR_NEW_LAYOUT") == Some("true")
+        || settings
+            .get(&["unstable", SWITCH])
+            .and_then(|v| v.as_bool())
+            == Some(true);
+    let minor = || -> Option<u32> {
+        let version = toolchain.cargo.split(' ').nth(1)?;
+        version.split('.').nth(1)?.parse().ok()
+    };
+    if asked || minor().is_some_and(|minor| minor >= 100) {
+        LayoutKind::PerUnit
+    } else {
+        LayoutKind::Legacy
+    }
+}

@@ -1,0 +1,296 @@
+//! Which output serves which unit, and why the others are left to Cargo.
+//!
+//! A unit may have several outputs in the store: made by `build` or by
+//! `check`, with and without debug information, from other inputs. An output
+//! can only be used together with the very outputs it was compiled against. So
+//! the choice runs from dependencies upwards, each unit taking the first output
+//! that refers to what was chosen below it. There are two sensible orders of
+//! preference, and a greedy choice can go wrong in either, so both are tried
+//! and the one that leaves less to compile is taken.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::Arc;
+
+use rayon::prelude::*;
+
+use super::graph::{Planned, Refusal};
+use super::inputs::{Difference, Inspector};
+use crate::cargo::unit_graph::Source;
+use crate::digest::OutputId;
+use crate::output::{Naming, Output, Produced, Role};
+use crate::store::Store;
+
+/// What is to be done for a unit.
+#[derive(Debug, Clone)]
+pub enum Verdict {
+    /// The store has it, with all that it needs.
+    Ready(Arc<Output>),
+    /// Cargo compiles it.
+    Missing(Reason),
+}
+
+/// Why a unit is not ready.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reason {
+    /// It cannot be described.
+    Refused(Refusal),
+    /// The store has no output of its recipe.
+    NotInStore,
+    /// It has, but compiled from other inputs; this one differs.
+    Inputs(Difference),
+    /// It has, but compiled against other outputs.
+    References,
+    /// It had, but somebody wrote to the files.
+    Damaged,
+    /// Something it needs is not ready.
+    Dependency,
+}
+
+impl Reason {
+    /// A word for counting and for JSON.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Refused(_) => "refused",
+            Self::NotInStore => "not-in-store",
+            Self::Inputs(_) => "inputs",
+            Self::References => "references",
+            Self::Damaged => "damaged",
+            Self::Dependency => "dependency",
+        }
+    }
+
+    /// The reason in words.
+    pub fn describe(&self) -> String {
+        match self {
+            Self::Refused(refusal) => refusal.reason().to_owned(),
+            Self::NotInStore => "the store has no output of its recipe yet".to_owned(),
+            Self::Inputs(Difference::File(path)) => {
+                format!(
+                    "`{}` differs from what the stored output was compiled from",
+                    path.display()
+                )
+            }
+            Self::Inputs(Difference::Variable(name)) => {
+                format!("the variable `{name}` differs from when the stored output was compiled")
+            }
+            Self::Inputs(Difference::GitHead) => {
+                "its build script asks Git for the commit, and another one is checked out"
+                    .to_owned()
+            }
+            Self::Inputs(Difference::Folders) => {
+                "the stored output names folders of another checkout".to_owned()
+            }
+            Self::References => "it was compiled against other outputs of what it needs".to_owned(),
+            Self::Damaged => {
+                "its files in the store were changed; `quickbuild store repair` cleans up"
+                    .to_owned()
+            }
+            Self::Dependency => "something it needs is not ready".to_owned(),
+        }
+    }
+}
+
+/// Everything the store says about one unit.
+struct Known {
+    /// Outputs of its recipe that may serve its mode, with a difference in
+    /// inputs if there is one.
+    outputs: Vec<(Arc<Output>, Option<Reason>)>,
+    naming: Option<Naming>,
+}
+
+/// The choice for all units.
+#[derive(Debug)]
+pub struct Resolution {
+    /// One for each unit.
+    pub verdicts: Vec<Verdict>,
+    /// How Cargo names each unit, where known.
+    pub namings: Vec<Option<Naming>>,
+}
+
+impl Resolution {
+    /// The output chosen for a unit.
+    pub fn output(&self, index: usize) -> Option<&Arc<Output>> {
+        match &self.verdicts[index] {
+            Verdict::Ready(output) => Some(output),
+            Verdict::Missing(_) => None,
+        }
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Preference {
+    /// The very unit first.
+    Exact,
+    /// What was compiled and linked first: it serves check units as well.
+    Linked,
+}
+
+/// The folder of a path package.
+pub fn package_folder(planned: &Planned) -> Option<&Path> {
+    match &planned.package.source {
+        Source::Path(path) => Some(path),
+        Source::Immutable(_) => None,
+    }
+}
+
+/// Chooses.
+pub fn resolve(
+    units: &[Planned],
+    order: &[usize],
+    store: &Store,
+    inspector: &Inspector<'_>,
+) -> Resolution {
+    let known: Vec<Known> = units
+        .par_iter()
+        .map(|unit| ask(unit, store, inspector))
+        .collect();
+    let choose = |preference| choose(units, order, &known, preference);
+    let (exact, linked) = (choose(Preference::Exact), choose(Preference::Linked));
+    let seconds = |verdicts: &[Verdict]| -> f64 {
+        let ready = verdicts.iter().filter_map(|verdict| match verdict {
+            Verdict::Ready(output) => Some(output.seconds + 0.01),
+            Verdict::Missing(_) => None,
+        });
+        ready.sum()
+    };
+    let verdicts = if seconds(&linked) > seconds(&exact) {
+        linked
+    } else {
+        exact
+    };
+    Resolution {
+        verdicts,
+        namings: known.into_iter().map(|known| known.naming).collect(),
+    }
+}
+
+fn ask(unit: &Planned, store: &Store, inspector: &Inspector<'_>) -> Known {
+    if unit.refused.is_some() {
+        return Known {
+            outputs: Vec::new(),
+            naming: None,
+        };
+    }
+    let package = package_folder(unit);
+    let outputs = store
+        .candidates(unit.host_recipe)
+        .into_iter()
+        .rev() // the newest first: the likeliest for a member that changes
+        .filter_map(|name| store.output(&name))
+        .filter(|output| serves(output, unit))
+        .map(|output| {
+            let reason = match inspector.difference(&output.inputs, package) {
+                Some(difference) => Some(Reason::Inputs(difference)),
+                None => (!store.is_intact(&output)).then_some(Reason::Damaged),
+            };
+            (Arc::new(output), reason)
+        })
+        .collect();
+    Known {
+        outputs,
+        naming: store.naming(unit.key),
+    }
+}
+
+/// Whether an output of a unit's host recipe can stand in for the unit.
+fn serves(output: &Output, unit: &Planned) -> bool {
+    let recipe = unit.host || output.recipe == unit.recipe;
+    recipe
+        && match unit.produced {
+            Produced::Check => match output.produced {
+                Produced::Check | Produced::Test | Produced::Build => true,
+                Produced::Clippy => is_plain_clippy(output),
+                Produced::Run => false,
+            },
+            Produced::Clippy => output.key == unit.key,
+            other => output.produced == other,
+        }
+}
+
+/// Whether clippy compiled what rustc would have: `cfg(clippy)` may change the
+/// code, and lint levels given to clippy may change rustc's own warnings.
+fn is_plain_clippy(output: &Output) -> bool {
+    let arguments = output
+        .inputs
+        .env
+        .iter()
+        .find(|(name, _)| name == "CLIPPY_ARGS");
+    let plain = |value: &str| {
+        value
+            .split("__CLIPPY_HACKERY__")
+            .map(str::trim)
+            .filter(|word| !word.is_empty())
+            .all(|word| {
+                word.starts_with("clippy::")
+                    || matches!(word, "-W" | "-A" | "-D" | "-F" | "--no-deps")
+            })
+    };
+    arguments.is_none_or(|(_, value)| value.as_deref().is_none_or(plain))
+        && output.files_of(Role::Metadata).next().is_some()
+        && !output.mentions_clippy
+}
+
+fn choose(
+    units: &[Planned],
+    order: &[usize],
+    known: &[Known],
+    preference: Preference,
+) -> Vec<Verdict> {
+    let mut verdicts: Vec<Verdict> =
+        vec![Verdict::Missing(Reason::Refused(Refusal::Unknown)); units.len()];
+    for &index in order {
+        let unit = &units[index];
+        let mut wanted: Option<BTreeSet<OutputId>> = Some(BTreeSet::new());
+        for &need in &unit.needs {
+            wanted = match (wanted, &verdicts[need]) {
+                (Some(mut ids), Verdict::Ready(output)) => {
+                    ids.insert(output.id);
+                    Some(ids)
+                }
+                _ => None,
+            };
+        }
+        verdicts[index] = choose_one(unit, &known[index], wanted.as_ref(), preference);
+    }
+    verdicts
+}
+
+fn choose_one(
+    unit: &Planned,
+    known: &Known,
+    wanted: Option<&BTreeSet<OutputId>>,
+    preference: Preference,
+) -> Verdict {
+    if let Some(refusal) = unit.refused {
+        return Verdict::Missing(Reason::Refused(refusal));
+    }
+    let mut outputs: Vec<&(Arc<Output>, Option<Reason>)> = known.outputs.iter().collect();
+    outputs.sort_by_key(|(output, _)| {
+        let other = output.key != unit.key;
+        let metadata_only = matches!(output.produced, Produced::Check | Produced::Clippy);
+        match preference {
+            Preference::Exact => (other, metadata_only),
+            Preference::Linked => (metadata_only, other),
+        }
+    });
+    let mut reason = if known.outputs.is_empty() {
+        Reason::NotInStore
+    } else {
+        Reason::References
+    };
+    for (output, difference) in outputs {
+        let references: BTreeSet<OutputId> = output.references.iter().copied().collect();
+        match (difference, wanted) {
+            (None, Some(wanted)) if references == *wanted => {
+                return Verdict::Ready(Arc::clone(output));
+            }
+            (Some(difference), _) => reason = difference.clone(),
+            _ => {}
+        }
+    }
+    if wanted.is_none() && !matches!(reason, Reason::NotInStore | Reason::Inputs(_)) {
+        reason = Reason::Dependency;
+    }
+    Verdict::Missing(reason)
+}

@@ -1,0 +1,898 @@
+//! Some outputs with all that they refer to as one file: `store export` and
+//! `store import`.
+//!
+//! The file is a tar (POSIX.1-1988 `ustar`) in Zstandard, in just this order:
+//!
+//! ```text
+//! paths/<store name>/manifest.json   sorted by store name, and behind each …
+//! paths/<store name>/files/<n>       … its files, by number
+//! units/<unit key>.json              how Cargo names these units, by key
+//! ```
+//!
+//! * The same outputs give the same bytes: no time, no user, no order of a
+//!   folder gets in.
+//! * [`import`] takes nothing on trust. Any other entry, order, size or
+//!   SHA-256, an id that does not follow from its manifest, or a reference to
+//!   nowhere refuses the whole archive, before anything of it is in the store.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{self, Read, Write};
+use std::path::{Component, Path, PathBuf};
+
+use petgraph::algo::toposort;
+use petgraph::graph::{DiGraph, NodeIndex};
+use rayon::prelude::*;
+
+use super::verify::{self, Depth, Kind};
+use super::{Added, FILE_TIME, Result, Source, Store, StoreError, is_store_name, read_manifest};
+use crate::digest::{ContentHash, ContentHasher, OutputId, UnitKey};
+use crate::fs;
+use crate::output::{FORMAT, Naming, Output, output_id};
+
+/// Bytes that a manifest may have: far more than any has, yet no danger.
+const MAX_MANIFEST: u64 = 64 << 20;
+/// Bytes that the description of a naming may have.
+const MAX_NAMING: u64 = 1 << 20;
+/// Zstandard's own default; more costs more time than it saves.
+const LEVEL: i32 = 3;
+
+/// Writes outputs and their closure into one file, replacing it at once, and
+/// returns the store names of all that is in it, sorted.
+///
+/// Fails with [`StoreError::Export`] if one of them is absent or damaged.
+pub fn export(store: &Store, names: &[String], to: &Path) -> Result<Vec<String>> {
+    let outputs = closure(store, names)?;
+    outputs.par_iter().try_for_each(|(name, _)| {
+        let found = verify::inspect(store, name, Depth::Content).kinds;
+        match found.into_iter().find(|kind| !kind.is_mendable()) {
+            Some(kind) => Err(refuse_export(name, kind)),
+            None => Ok(()),
+        }
+    })?;
+    let beside = fs::unique_beside(to);
+    let written = write(store, &outputs, &beside).and_then(|()| Ok(fs::rename(&beside, to)?));
+    if written.is_err() {
+        let _ = fs::remove_file(&beside);
+    }
+    written.map(|()| outputs.into_keys().collect())
+}
+
+fn refuse_export(store_name: &str, source: Kind) -> StoreError {
+    StoreError::Export {
+        store_name: store_name.to_owned(),
+        source,
+    }
+}
+
+/// The named outputs and all that they refer to, by store name.
+fn closure(store: &Store, names: &[String]) -> Result<BTreeMap<String, Output>> {
+    let by_id = store_names(store)?;
+    let mut outputs = BTreeMap::new();
+    let mut open = names.to_vec();
+    while let Some(name) = open.pop() {
+        if outputs.contains_key(&name) {
+            continue;
+        }
+        let output = Some(&name).filter(|name| is_store_name(name));
+        let output = output.and_then(|name| store.output(name));
+        let output = output.ok_or_else(|| refuse_export(&name, Kind::NoManifest))?;
+        for &id in &output.references {
+            let reference = by_id.get(&id);
+            let reference =
+                reference.ok_or_else(|| refuse_export(&name, Kind::Reference { id }))?;
+            open.push(reference.clone());
+        }
+        outputs.insert(name, output);
+    }
+    Ok(outputs)
+}
+
+/// The store name of each id.
+fn store_names(store: &Store) -> Result<BTreeMap<OutputId, String>> {
+    let names = store.names()?.into_iter();
+    let pairs = names.filter_map(|name| Some((name.split('-').next()?.parse().ok()?, name)));
+    Ok(pairs.collect())
+}
+
+fn write(store: &Store, outputs: &BTreeMap<String, Output>, to: &Path) -> Result<()> {
+    let mut encoder = fs::at("write", to, zstd::Encoder::new(fs::create(to)?, LEVEL))?;
+    // The same code occurs in many outputs, far apart.
+    fs::at("write", to, encoder.long_distance_matching(true))?;
+    fs::at("write", to, encoder.include_checksum(true))?;
+    let mut tar = tar::Builder::new(encoder);
+    let mut namings = BTreeMap::new();
+    for (name, output) in outputs {
+        let manifest = serde_json::to_vec(output).expect("a manifest serialises");
+        let entry = format!("paths/{name}/manifest.json");
+        fs::at(
+            "write",
+            to,
+            append(
+                &mut tar,
+                &entry,
+                0o644,
+                &manifest[..],
+                manifest.len() as u64,
+            ),
+        )?;
+        for (index, file) in output.files.iter().enumerate() {
+            let content = fs::open(&store.file(output, index))?;
+            let entry = format!("paths/{name}/{}", file.store_name(index));
+            fs::at(
+                "write",
+                to,
+                append(&mut tar, &entry, file.mode, content, file.size),
+            )?;
+        }
+        if let Some(naming) = store.naming(output.key) {
+            namings.insert(naming.key.to_string(), naming);
+        }
+    }
+    for (key, naming) in namings {
+        let naming = serde_json::to_vec(&naming).expect("a naming serialises");
+        let entry = format!("units/{key}.json");
+        fs::at(
+            "write",
+            to,
+            append(&mut tar, &entry, 0o644, &naming[..], naming.len() as u64),
+        )?;
+    }
+    let file = fs::at(
+        "write",
+        to,
+        tar.into_inner().and_then(zstd::Encoder::finish),
+    )?;
+    fs::at("sync", to, file.sync_all())?;
+    Ok(())
+}
+
+fn append(
+    tar: &mut tar::Builder<impl Write>,
+    name: &str,
+    mode: u32,
+    content: impl Read,
+    size: u64,
+) -> io::Result<()> {
+    let mut header = tar::Header::new_ustar();
+    header.set_path(name)?;
+    header.set_mode(mode);
+    header.set_size(size);
+    header.set_mtime(FILE_TIME.seconds().unsigned_abs());
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_cksum();
+    tar.append(&header, content.take(size))
+}
+
+/// What [`import`] did.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct ImportReport {
+    /// Store names of what was added, dependencies first.
+    pub added: Vec<String>,
+    /// Store names of what was in the store before.
+    pub existing: Vec<String>,
+    /// How many units' names were new.
+    pub namings: usize,
+}
+
+/// Adds the outputs of an archive to a store.
+///
+/// Fails with [`StoreError::Archive`], [`StoreError::Manifest`] or
+/// [`StoreError::Unpack`] if the archive is not exactly what [`export`] writes;
+/// then nothing was added. A naming that is known already stays as it is.
+pub fn import(store: &Store, from: &Path) -> Result<ImportReport> {
+    let stage = fs::unique_beside(&store.root.join("tmp/import"));
+    let mut unpacking = Unpacking::new(from, &stage);
+    let result = unpacking.unpack().and_then(|()| unpacking.add(store));
+    let _ = fs::remove_dir_all(&stage); // what stays is for the collector
+    result
+}
+
+fn refuse(reason: impl Into<String>) -> StoreError {
+    StoreError::Archive {
+        reason: reason.into(),
+    }
+}
+
+/// An entry that may occur.
+#[derive(Debug, PartialEq, Eq)]
+enum Entry<'a> {
+    Manifest(&'a str),
+    File(&'a str, usize),
+    Naming(UnitKey),
+}
+
+impl<'a> Entry<'a> {
+    /// Reads the one spelling that each name has.
+    fn parse(name: &'a str) -> Option<Self> {
+        if name.contains(char::is_control) {
+            return None;
+        }
+        let parts: Vec<&str> = name.split('/').collect();
+        match parts[..] {
+            ["paths", path, "manifest.json"] if is_store_name(path) => Some(Self::Manifest(path)),
+            ["paths", path, "files", number] if is_store_name(path) => {
+                let index: usize = number.parse().ok()?;
+                (index.to_string() == number).then_some(Self::File(path, index))
+            }
+            ["units", file] => Some(Self::Naming(file.strip_suffix(".json")?.parse().ok()?)),
+            _ => None,
+        }
+    }
+}
+
+/// An output that is unpacked and verified. The manifest stays on disk, so that
+/// an archive of many big ones does not fill the memory.
+struct Unpacked {
+    store_name: String,
+    id: OutputId,
+    references: Vec<OutputId>,
+}
+
+/// An archive on its way into the store.
+struct Unpacking<'a> {
+    from: &'a Path,
+    stage: &'a Path,
+    outputs: Vec<Unpacked>,
+    /// The output whose files are coming, and the number of the next.
+    current: Option<(Output, usize)>,
+    /// The units of all outputs so far.
+    keys: BTreeSet<UnitKey>,
+    namings: Vec<UnitKey>,
+}
+
+impl<'a> Unpacking<'a> {
+    fn new(from: &'a Path, stage: &'a Path) -> Self {
+        Self {
+            from,
+            stage,
+            outputs: Vec::new(),
+            current: None,
+            keys: BTreeSet::new(),
+            namings: Vec::new(),
+        }
+    }
+
+    fn unreadable(&self, source: io::Error) -> StoreError {
+        StoreError::Unpack {
+            path: self.from.to_owned(),
+            source,
+        }
+    }
+
+    /// Unpacks and verifies everything.
+    fn unpack(&mut self) -> Result<()> {
+        let from = fs::open(self.from)?;
+        let decoder = zstd::Decoder::new(from).map_err(|e| self.unreadable(e))?;
+        let mut archive = tar::Archive::new(decoder);
+        // Raw, so that headers which rename or resize the next entry are
+        // entries of a kind that is refused.
+        for entry in archive.entries().map_err(|e| self.unreadable(e))?.raw(true) {
+            let mut entry = entry.map_err(|e| self.unreadable(e))?;
+            let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
+            if !entry.header().entry_type().is_file() {
+                return Err(refuse(format!("{name:?} is not a regular file")));
+            }
+            let size = entry.size();
+            match Entry::parse(&name) {
+                Some(Entry::Manifest(path)) => self.manifest(path, size, &mut entry)?,
+                Some(Entry::File(path, index)) => self.file(path, index, size, &mut entry)?,
+                Some(Entry::Naming(key)) => self.naming(key, size, &mut entry)?,
+                None => return Err(refuse(format!("{name:?} is not a name that occurs in one"))),
+            }
+        }
+        self.finish_output()?;
+        // A tar ends with two blocks of zeros, and the first has been read. Two
+        // would be missing from one that was cut off between entries.
+        let mut rest = Vec::new();
+        let mut decoder = archive.into_inner().take(513);
+        decoder
+            .read_to_end(&mut rest)
+            .map_err(|e| self.unreadable(e))?;
+        if rest != [0; 512] {
+            return Err(refuse("it does not end where it should"));
+        }
+        Ok(())
+    }
+
+    fn manifest(&mut self, store_name: &str, size: u64, content: &mut impl Read) -> Result<()> {
+        self.finish_output()?;
+        let bytes = self.read(store_name, size, MAX_MANIFEST, content)?;
+        let output: Output =
+            serde_json::from_slice(&bytes).map_err(|source| StoreError::Manifest {
+                path: Path::new("paths").join(store_name).join("manifest.json"),
+                source,
+            })?;
+        if let Some(objection) = objection_to_output(&output, store_name) {
+            return Err(refuse(format!("`{store_name}` {objection}")));
+        }
+        // By id alone, so that one id never comes under two names.
+        let in_order = self.outputs.last().is_none_or(|last| last.id < output.id);
+        if !in_order || !self.namings.is_empty() {
+            return Err(refuse(format!(
+                "the manifest of `{store_name}` is out of order"
+            )));
+        }
+        let folder = self.stage.join(store_name);
+        fs::create_dir_all(&folder.join("files"))?;
+        fs::write(&folder.join("manifest.json"), &bytes)?;
+        self.current = Some((output, 0));
+        Ok(())
+    }
+
+    fn file(
+        &mut self,
+        store_name: &str,
+        index: usize,
+        size: u64,
+        content: &mut impl Read,
+    ) -> Result<()> {
+        let current = self.current.as_ref();
+        let expected = current
+            .filter(|(output, next)| *next == index && output.store_name() == store_name)
+            .and_then(|(output, _)| output.files.get(index));
+        let name = || format!("file {index} of `{store_name}`");
+        let Some(expected) = expected else {
+            return Err(refuse(format!("{} is out of order", name())));
+        };
+        if size != expected.size {
+            let wanted = expected.size;
+            return Err(refuse(format!(
+                "{} has {size} bytes instead of {wanted}",
+                name()
+            )));
+        }
+        let path = self.stage.join(store_name).join(expected.store_name(index));
+        if self.copy(content, &path)? != (size, expected.sha256) {
+            return Err(refuse(format!(
+                "{} has another SHA-256 than its manifest says",
+                name()
+            )));
+        }
+        fs::set_mode(&path, expected.mode)?;
+        if let Some((_, next)) = &mut self.current {
+            *next += 1;
+        }
+        Ok(())
+    }
+
+    fn naming(&mut self, key: UnitKey, size: u64, content: &mut impl Read) -> Result<()> {
+        self.finish_output()?;
+        if self.namings.last().is_some_and(|&last| last >= key) {
+            return Err(refuse(format!(
+                "the naming of unit `{key}` is out of order"
+            )));
+        }
+        if !self.keys.contains(&key) {
+            return Err(refuse(format!("no output in it is of the unit `{key}`")));
+        }
+        let bytes = self.read(&key.to_string(), size, MAX_NAMING, content)?;
+        let naming: Option<Naming> = serde_json::from_slice(&bytes).ok();
+        if naming.is_none_or(|naming| naming.key != key || !is_harmless_naming(&naming)) {
+            return Err(refuse(format!("the naming of unit `{key}` is invalid")));
+        }
+        fs::create_dir_all(self.stage)?;
+        fs::write(&self.naming_file(key), &bytes)?;
+        self.namings.push(key);
+        Ok(())
+    }
+
+    fn naming_file(&self, key: UnitKey) -> PathBuf {
+        self.stage.join(format!("{key}.json"))
+    }
+
+    /// Reads all of a small entry.
+    fn read(&self, name: &str, size: u64, limit: u64, content: &mut impl Read) -> Result<Vec<u8>> {
+        if size > limit {
+            return Err(refuse(format!("what it says of `{name}` has {size} bytes")));
+        }
+        let mut bytes = Vec::new();
+        content
+            .read_to_end(&mut bytes)
+            .map_err(|e| self.unreadable(e))?;
+        if bytes.len() as u64 != size {
+            return Err(refuse(format!("what it says of `{name}` is cut off")));
+        }
+        Ok(bytes)
+    }
+
+    /// Writes an entry to a new file and tells its length and digest.
+    fn copy(&self, content: &mut impl Read, to: &Path) -> Result<(u64, ContentHash)> {
+        let mut file = fs::create(to)?;
+        let mut hasher = ContentHasher::default();
+        let mut size = 0;
+        let mut buffer = vec![0; 256 << 10];
+        loop {
+            let count = content.read(&mut buffer).map_err(|e| self.unreadable(e))?;
+            if count == 0 {
+                return Ok((size, hasher.finish()));
+            }
+            hasher.update(&buffer[..count]);
+            fs::at("write", to, file.write_all(&buffer[..count]))?;
+            size += count as u64;
+        }
+    }
+
+    fn finish_output(&mut self) -> Result<()> {
+        let Some((output, next)) = self.current.take() else {
+            return Ok(());
+        };
+        let store_name = output.store_name();
+        if next != output.files.len() {
+            return Err(refuse(format!(
+                "file {next} of `{store_name}` is not in it"
+            )));
+        }
+        self.keys.insert(output.key);
+        self.outputs.push(Unpacked {
+            store_name,
+            id: output.id,
+            references: output.references,
+        });
+        Ok(())
+    }
+
+    /// Makes everything visible, dependencies first, so that whoever is killed
+    /// leaves whole closures.
+    fn add(&self, store: &Store) -> Result<ImportReport> {
+        let mut report = ImportReport::default();
+        for index in self.dependencies_first(store)? {
+            let store_name = &self.outputs[index].store_name;
+            let folder = self.stage.join(store_name);
+            let absent = || refuse(format!("`{store_name}` vanished while it was imported"));
+            let output = read_manifest(&folder)?.ok_or_else(absent)?;
+            let files = output.files.iter().enumerate();
+            let files: Vec<PathBuf> = files.map(|(n, f)| folder.join(f.store_name(n))).collect();
+            let sources: Vec<Source<'_>> = files.iter().map(|file| Source::Share(file)).collect();
+            match store.add(&output, &sources)? {
+                Added::New => report.added.push(store_name.clone()),
+                Added::Existing => report.existing.push(store_name.clone()),
+            }
+        }
+        for &key in &self.namings {
+            // What was learned here was proved here.
+            if store.naming(key).is_none() {
+                let path = self.naming_file(key);
+                let naming = serde_json::from_slice(&fs::read(&path)?)
+                    .map_err(|source| StoreError::Manifest { path, source })?;
+                store.add_naming(&naming)?;
+                report.namings += 1;
+            }
+        }
+        Ok(report)
+    }
+
+    /// The numbers of all outputs in an order in which to add them.
+    fn dependencies_first(&self, store: &Store) -> Result<Vec<usize>> {
+        let outputs = self.outputs.iter().enumerate();
+        let numbers: BTreeMap<OutputId, usize> =
+            outputs.map(|(n, output)| (output.id, n)).collect();
+        let in_store = store_names(store)?;
+        let mut graph: DiGraph<(), (), usize> = DiGraph::default();
+        for _ in &self.outputs {
+            graph.add_node(());
+        }
+        for (number, output) in self.outputs.iter().enumerate() {
+            for id in &output.references {
+                if let Some(&reference) = numbers.get(id) {
+                    graph.add_edge(NodeIndex::new(reference), NodeIndex::new(number), ());
+                } else if in_store
+                    .get(id)
+                    .and_then(|name| store.output(name))
+                    .is_none()
+                {
+                    let name = &output.store_name;
+                    let reason = format!("`{name}` refers to `{id}`, which is missing");
+                    return Err(refuse(reason));
+                }
+            }
+        }
+        let sorted = toposort(&graph, None);
+        let sorted =
+            sorted.map_err(|_cycle| refuse("its outputs refer to each other in a circle"))?;
+        Ok(sorted.into_iter().map(NodeIndex::index).collect())
+    }
+}
+
+/// Why an output of a stranger is not taken.
+fn objection_to_output(output: &Output, store_name: &str) -> Option<&'static str> {
+    if output.format != FORMAT {
+        Some("has a format that this quickbuild does not know")
+    } else if output.store_name() != store_name {
+        Some("has the manifest of another output")
+    } else if output_id(output.key, &output.inputs, &output.references) != output.id {
+        Some("has an id that does not follow from its manifest")
+    } else if output
+        .files
+        .iter()
+        .any(|file| file.mode & !0o777 != 0 || file.mode & 0o400 == 0)
+    {
+        Some("has a file with an impossible mode")
+    } else if !output
+        .files
+        .iter()
+        .all(|file| is_inside(Path::new(&file.name)))
+    {
+        Some("has a file whose name leads out of the target directory")
+    } else if !is_word(&output.unit_id) || !is_word(&output.extra_filename) {
+        Some("has an impossible unit id")
+    } else {
+        None
+    }
+}
+
+/// Whether what Cargo would name so stays inside the target directory.
+fn is_harmless_naming(naming: &Naming) -> bool {
+    let out_dir = &naming.out_dir;
+    naming.format == FORMAT
+        && is_word(&naming.unit_id)
+        && is_word(&naming.extra_filename)
+        && (out_dir.as_os_str().is_empty() || is_inside(out_dir))
+        && is_inside(Path::new(&naming.stem))
+}
+
+/// Whether a path names something below the folder it is joined to.
+fn is_inside(path: &Path) -> bool {
+    let mut components = path.components().peekable();
+    let is_named = components.peek().is_some();
+    is_named && components.all(|component| matches!(component, Component::Normal(_)))
+}
+
+/// Whether a text is no more than a part of a file's name.
+fn is_word(text: &str) -> bool {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
+    text.chars().all(allowed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cargo::fingerprint::Fingerprint;
+    use crate::store::verify::{samples, verify};
+
+    fn naming(key: UnitKey) -> Naming {
+        let fingerprint = br#"{"rustc":1,"features":"","declared_features":"","target":1,
+            "profile":1,"path":1,"deps":[],"local":[],"rustflags":[],"config":1,"compile_kind":0}"#;
+        Naming {
+            format: FORMAT,
+            key,
+            unit_id: "0123456789abcdef".to_owned(),
+            extra_filename: "-0123456789abcdef".to_owned(),
+            out_dir: "debug/deps".into(),
+            stem: "lib-base".to_owned(),
+            fingerprint: Fingerprint::parse(fingerprint).unwrap(),
+            absolute_path: true,
+            deps: Vec::new(),
+        }
+    }
+
+    /// `top` upon `base`, which has a naming, and one apart.
+    struct Sample {
+        folder: tempfile::TempDir,
+        store: Store,
+        base: Output,
+        top: Output,
+    }
+
+    impl Sample {
+        fn new() -> Self {
+            let folder = tempfile::tempdir().unwrap();
+            let store = Store::open(&folder.path().join("store")).unwrap();
+            let base = samples::add(&store, "base", &[], &[b"base", b""]);
+            let top = samples::add(&store, "top", &[&base], &[&[7; 1_000]]);
+            let apart = samples::add(&store, "apart", &[], &[b"apart"]);
+            store.add_naming(&naming(base.key)).unwrap();
+            store.add_naming(&naming(apart.key)).unwrap();
+            Self {
+                folder,
+                store,
+                base,
+                top,
+            }
+        }
+
+        fn names(&self) -> Vec<String> {
+            let mut names = vec![self.base.store_name(), self.top.store_name()];
+            names.sort();
+            names
+        }
+
+        fn export(&self) -> Vec<u8> {
+            let to = self.folder.path().join("archive");
+            assert_eq!(
+                export(&self.store, &[self.top.store_name()], &to).unwrap(),
+                self.names()
+            );
+            fs::read(&to).unwrap()
+        }
+    }
+
+    /// Imports bytes into a new store; a refused archive has left nothing.
+    fn import_bytes(archive: &[u8]) -> Result<(tempfile::TempDir, Store, ImportReport)> {
+        let folder = tempfile::tempdir().unwrap();
+        let from = folder.path().join("archive");
+        fs::write(&from, archive).unwrap();
+        let store = Store::open(&folder.path().join("store")).unwrap();
+        let result = import(&store, &from);
+        assert_eq!(
+            fs::walk(&store.root().join("tmp")).unwrap(),
+            [] as [PathBuf; 0]
+        );
+        assert_eq!(verify(store.root(), Depth::Content).unwrap(), []);
+        match result {
+            Ok(report) => Ok((folder, store, report)),
+            Err(error) => {
+                assert_eq!(store.names().unwrap(), [] as [String; 0]);
+                assert_eq!(
+                    fs::walk(&store.root().join("units")).unwrap(),
+                    [] as [PathBuf; 0]
+                );
+                Err(error)
+            }
+        }
+    }
+
+    #[test]
+    fn import_undoes_export() {
+        let sample = Sample::new();
+        let bytes = sample.export();
+        let (folder, store, report) = import_bytes(&bytes).unwrap();
+        let dependencies_first = [&sample.base, &sample.top].map(Output::store_name);
+        assert_eq!(report.added, dependencies_first);
+        assert_eq!((report.existing.len(), report.namings), (0, 1));
+        for output in [&sample.base, &sample.top] {
+            assert_eq!(store.output(&output.store_name()).as_ref(), Some(output));
+            assert_eq!(store.candidates(output.host_recipe), [output.store_name()]);
+        }
+        assert_eq!(store.naming(sample.base.key), Some(naming(sample.base.key)));
+
+        let again = folder.path().join("again");
+        export(&store, &sample.names(), &again).unwrap();
+        assert_eq!(fs::read(&again).unwrap(), bytes);
+        let report = import(&store, &again).unwrap();
+        assert_eq!(
+            (report.added.len(), report.existing.len(), report.namings),
+            (0, 2, 0)
+        );
+    }
+
+    #[test]
+    fn modes_and_long_names_survive() {
+        let sample = Sample::new();
+        let name = "n".repeat(64);
+        let mut output = samples::output(&name, &[], &[b"#!"]);
+        output.version = format!("1.0.0-alpha.1+{}", "0".repeat(20));
+        output.files[0].mode = 0o755;
+        sample
+            .store
+            .add(&output, &[Source::Bytes(b"#!".to_vec())])
+            .unwrap();
+        let to = sample.folder.path().join("archive");
+        export(&sample.store, &[output.store_name()], &to).unwrap();
+        let (_folder, store, _) = import_bytes(&fs::read(&to).unwrap()).unwrap();
+        assert_eq!(fs::mode(&store.file(&output, 0)).unwrap(), 0o755);
+    }
+
+    #[test]
+    fn only_sound_outputs_are_exported() {
+        let sample = Sample::new();
+        let to = sample.folder.path().join("archive");
+        let export = |name: &str| match export(&sample.store, &[name.to_owned()], &to) {
+            Err(StoreError::Export { source, .. }) => Some(source),
+            result => {
+                result.unwrap();
+                None
+            }
+        };
+        assert_eq!(export("../store"), Some(Kind::NoManifest));
+        assert_eq!(
+            export(&samples::output("none", &[], &[]).store_name()),
+            Some(Kind::NoManifest)
+        );
+        let top = sample.top.store_name();
+        fs::write(&sample.store.file(&sample.base, 0), b"BASE").unwrap();
+        let file = "files/0".to_owned();
+        assert_eq!(export(&top), Some(Kind::Content { file }));
+        sample.store.discard(&sample.base.store_name()).unwrap();
+        assert_eq!(export(&top), Some(Kind::Reference { id: sample.base.id }));
+        assert!(!to.exists());
+    }
+
+    #[test]
+    fn what_a_store_has_need_not_be_in_the_archive() {
+        let sample = Sample::new();
+        let mut entries = entries(&sample.export());
+        let base = format!("paths/{}/", sample.base.store_name());
+        entries.retain(|(name, ..)| !name.starts_with(&base) && !name.starts_with("units"));
+        let archive = pack(&entries);
+        assert!(refusal(import_bytes(&archive)).contains("which is missing"));
+
+        let store = Store::open(&sample.folder.path().join("other")).unwrap();
+        samples::add(&store, "base", &[], &[b"base", b""]);
+        let from = sample.folder.path().join("archive");
+        fs::write(&from, &archive).unwrap();
+        assert_eq!(
+            import(&store, &from).unwrap().added,
+            [sample.top.store_name()]
+        );
+    }
+
+    /// Name, kind and content of an entry.
+    type Raw = (String, tar::EntryType, Vec<u8>);
+
+    fn entries(archive: &[u8]) -> Vec<Raw> {
+        let mut archive = tar::Archive::new(zstd::Decoder::new(archive).unwrap());
+        let entries = archive.entries().unwrap().map(|entry| {
+            let mut entry = entry.unwrap();
+            let name = entry.path().unwrap().to_string_lossy().into_owned();
+            let mut content = Vec::new();
+            entry.read_to_end(&mut content).unwrap();
+            (name, tar::EntryType::Regular, content)
+        });
+        entries.collect()
+    }
+
+    /// Packs whatever it is told to, impossible names included.
+    fn pack(entries: &[Raw]) -> Vec<u8> {
+        let mut tar = tar::Builder::new(Vec::new());
+        for (name, kind, content) in entries {
+            let mut header = tar::Header::new_gnu();
+            header.as_old_mut().name[..name.len()].copy_from_slice(name.as_bytes());
+            header.set_entry_type(*kind);
+            header.set_size(content.len() as u64);
+            header.set_cksum();
+            tar.append(&header, &content[..]).unwrap();
+        }
+        zstd::encode_all(&tar.into_inner().unwrap()[..], 1).unwrap()
+    }
+
+    fn refusal<T>(result: Result<T>) -> String {
+        match result {
+            Err(StoreError::Archive { reason }) => reason,
+            Err(error) => format!("{error:?}"),
+            Ok(_) => panic!("it was taken"),
+        }
+    }
+
+    #[test]
+    fn other_entries_and_orders_are_refused() {
+        let sample = Sample::new();
+        let good = entries(&sample.export());
+        assert!(import_bytes(&pack(&good)).is_ok());
+        let refused = |reason: &str, change: &dyn Fn(&mut Vec<Raw>)| {
+            let mut entries = good.clone();
+            change(&mut entries);
+            let found = refusal(import_bytes(&pack(&entries)));
+            assert!(found.contains(reason), "{found:?} instead of {reason:?}");
+        };
+        let place = |end: &str| {
+            good.iter()
+                .position(|(name, ..)| name.ends_with(end))
+                .unwrap()
+        };
+        let [first, second] = ["files/0", "files/1"].map(place);
+        let unit = good.len() - 1;
+
+        refused("another SHA-256", &|entries| entries[first].2[0] ^= 1);
+        refused("bytes instead of", &|entries| entries[first].2.push(0));
+        refused("out of order", &|entries| entries.swap(second - 1, second));
+        refused("is not in it", &|entries| drop(entries.remove(second)));
+        refused("out of order", &|entries| drop(entries.remove(0)));
+        refused("out of order", &|entries| {
+            entries.insert(first, good[first].clone())
+        });
+        refused("out of order", &|entries| {
+            entries.extend_from_slice(&good[..unit])
+        });
+        refused("out of order", &|entries| entries.push(good[unit].clone()));
+        for name in [
+            "../evil",
+            "/paths/evil",
+            "paths/../evil",
+            "./manifest.json",
+            "units/../evil.json",
+            "units/\u{1b}[2J.json",
+        ] {
+            refused("not a name", &|entries| entries[unit].0 = name.to_owned());
+        }
+        for end in [
+            "files/00",
+            "files/+1",
+            "files/../manifest.json",
+            "files//0",
+            "files/0/",
+        ] {
+            let name = good[first].0.replace("files/0", end);
+            refused("not a name", &|entries| entries[first].0 = name.clone());
+        }
+        for kind in [
+            tar::EntryType::Symlink,
+            tar::EntryType::Link,
+            tar::EntryType::Directory,
+            tar::EntryType::Char,
+            tar::EntryType::Fifo,
+            tar::EntryType::GNULongName,
+            tar::EntryType::XHeader,
+            tar::EntryType::GNUSparse,
+        ] {
+            refused("not a regular file", &|entries| entries[first].1 = kind);
+        }
+    }
+
+    #[test]
+    fn impossible_manifests_and_namings_are_refused() {
+        let sample = Sample::new();
+        let good = entries(&sample.export());
+        let refused = |reason: &str, end: &str, from: &str, to: &str| {
+            let mut entries = good.clone();
+            let entry = entries
+                .iter_mut()
+                .rev()
+                .find(|(name, ..)| name.ends_with(end))
+                .unwrap();
+            let text = String::from_utf8(entry.2.clone()).unwrap();
+            assert!(text.contains(from), "{text}");
+            entry.2 = text.replacen(from, to, 1).into_bytes();
+            let found = refusal(import_bytes(&pack(&entries)));
+            assert!(found.contains(reason), "{found:?} instead of {reason:?}");
+        };
+        let manifest = |reason, from, to| refused(reason, "manifest.json", from, to);
+        manifest("format", "\"format\":1", "\"format\":2");
+        manifest("Manifest", "\"timed\"", "\"timid\"");
+        manifest("another output", "1.0.0", "2.0.0");
+        manifest("another output", "1.0.0", "/../1");
+        manifest(
+            "id that does not follow",
+            "\"env\":[]",
+            "\"env\":[[\"A\",null]]",
+        );
+        manifest("impossible mode", "\"mode\":420", "\"mode\":2541");
+        manifest("impossible mode", "\"mode\":420", "\"mode\":0");
+        manifest("leads out", "\"name\":\"lib", "\"name\":\"../lib");
+        manifest("leads out", "\"name\":\"lib", "\"name\":\"/lib");
+        manifest("unit id", "\"unit-id\":\"", "\"unit-id\":\"/");
+        let naming = |from, to| refused("is invalid", ".json", from, to);
+        naming("debug/deps", "../deps");
+        naming("lib-base", "/lib-base");
+        naming("\"format\":1", "\"format\":2");
+        naming("\"rustc\"", "\"rusty\"");
+
+        let mut entries = good.clone();
+        let key = samples::output("foreign", &[], &[]).key;
+        entries.last_mut().unwrap().0 = format!("units/{key}.json");
+        assert!(refusal(import_bytes(&pack(&entries))).contains("no output in it"));
+    }
+
+    #[test]
+    fn the_end_is_where_it_should_be() {
+        let sample = Sample::new();
+        let tar = zstd::decode_all(&sample.export()[..]).unwrap();
+        let import = |tar: &[u8]| import_bytes(&zstd::encode_all(tar, 1).unwrap());
+        assert!(import(&tar).is_ok());
+        for cut in (0..tar.len()).step_by(512).chain([1, tar.len() - 1]) {
+            refusal(import(&tar[..cut]));
+        }
+        let longer = [&tar[..], &[0; 512]].concat();
+        assert!(refusal(import(&longer)).contains("does not end"));
+        assert!(import_bytes(b"").is_err());
+    }
+
+    /// A flip that the format itself does not see (an unused bit) must not
+    /// matter either.
+    #[test]
+    fn no_flipped_or_missing_byte_gets_through() {
+        let sample = Sample::new();
+        let good = sample.export();
+        for at in (0..good.len()).step_by(7) {
+            assert!(import_bytes(&good[..at]).is_err(), "cut at {at}");
+            let mut bad = good.clone();
+            bad[at] ^= 1 << (at % 8);
+            if let Ok((_folder, store, _)) = import_bytes(&bad) {
+                for output in [&sample.base, &sample.top] {
+                    assert_eq!(store.output(&output.store_name()).as_ref(), Some(output));
+                }
+                assert_eq!(store.naming(sample.base.key), Some(naming(sample.base.key)));
+            }
+        }
+    }
+}
