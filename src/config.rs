@@ -67,11 +67,7 @@ impl Config {
     /// `QUICKBUILD_CONFIG` names the only file to read; `QUICKBUILD_STORE`
     /// overrides the store's folder.
     pub fn load(environment: &Environment, folder: &Path) -> Result<Self, ConfigError> {
-        let mut config = Self {
-            store: default_store(environment),
-            max_size: DEFAULT_MAX_SIZE,
-            files: Vec::new(),
-        };
+        let mut config = Self::built_in(environment);
         let mut files = match environment.get("QUICKBUILD_CONFIG") {
             Some(path) => vec![folder.join(path)],
             None => {
@@ -94,6 +90,15 @@ impl Config {
             config.store = folder.join(store);
         }
         Ok(config)
+    }
+
+    /// The settings that count without any file.
+    pub fn built_in(environment: &Environment) -> Self {
+        Self {
+            store: default_store(environment),
+            max_size: DEFAULT_MAX_SIZE,
+            files: Vec::new(),
+        }
     }
 
     fn merge(&mut self, path: PathBuf, required: bool) -> Result<(), ConfigError> {

@@ -47,9 +47,14 @@ pub fn serve(
         let from = store.file(&output, index);
         for extra in [&record.extra_filename, &output.extra_filename] {
             let to = record.out_dir.join(file_name(&file.name, extra));
-            // Linked once more with the right sharing when names are learned;
-            // libraries are never written to in place.
-            let shared = matches!(file.role, Role::Metadata | Role::Library);
+            // Libraries are never written to in place. But Cargo sets the time
+            // of a check unit's metadata after the compiler has run (since
+            // 1.90), which a shared inode would carry into the store; so that
+            // is a copy until names are learned and everything is linked again.
+            let shared = match file.role {
+                Role::Metadata => arguments.emits_link(),
+                role => role == Role::Library,
+            };
             let sharing = if shared {
                 Sharing::Shared
             } else {

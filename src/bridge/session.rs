@@ -16,7 +16,7 @@ use crate::plan::{Context, Plan};
 use crate::store::Store;
 
 /// Version of the session's files.
-pub const FORMAT: u32 = 1;
+pub(super) const FORMAT: u32 = 1;
 
 /// A session's files cannot be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -185,7 +185,7 @@ pub fn sweep(build_dir: &Path) {
 }
 
 /// Reads the session's main file.
-pub fn read(folder: &Path) -> Result<SessionFile, SessionError> {
+pub(super) fn read(folder: &Path) -> Result<SessionFile, SessionError> {
     let session: SessionFile = read_json(&folder.join("session.json"))?;
     if session.format != FORMAT {
         return Err(SessionError::Format(session.format));
@@ -194,7 +194,7 @@ pub fn read(folder: &Path) -> Result<SessionFile, SessionError> {
 }
 
 /// Reads the units of a crate; none if the plan has none.
-pub fn read_entries(folder: &Path, crate_name: &str) -> Result<Vec<Entry>, SessionError> {
+pub(super) fn read_entries(folder: &Path, crate_name: &str) -> Result<Vec<Entry>, SessionError> {
     let path = folder.join("crates").join(format!("{crate_name}.json"));
     if !path.is_file() {
         return Ok(Vec::new());
@@ -203,13 +203,13 @@ pub fn read_entries(folder: &Path, crate_name: &str) -> Result<Vec<Entry>, Sessi
 }
 
 /// The unit behind an id that Cargo asked for earlier in this session.
-pub fn recorded_unit(folder: &Path, unit_id: &str) -> Option<usize> {
+pub(super) fn recorded_unit(folder: &Path, unit_id: &str) -> Option<usize> {
     let record: Record = read_json(&record_file(folder, unit_id)).ok()?;
     record.index
 }
 
 /// Writes a record.
-pub fn write_record(folder: &Path, record: &Record) -> Result<(), SessionError> {
+pub(super) fn write_record(folder: &Path, record: &Record) -> Result<(), SessionError> {
     let bytes = serde_json::to_vec(record).expect("a record serialises");
     fs::write_atomic(&record_file(folder, &record.unit_id), &bytes)?;
     Ok(())

@@ -1,11 +1,28 @@
-//! Arguments, printing, exit codes.
-use crate::build;
-use crate::cargo::environment::Environment;
-use crate::cargo::invocation::{Invocation, Subcommand};
-use crate::config::Config;
+//! Arguments, printing, exit codes. Standard output belongs to reports, and
+//! standard error to what is said about the work; Cargo's own output is left
+//! as it is.
+
+mod arguments;
+mod bridge;
+mod cargo;
+mod doctor;
+mod plan;
+mod store;
+mod terminal;
+
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+
+use clap::{CommandFactory as _, Parser as _};
+
+use crate::bridge::{WRAPPER_NAME, run_wrapper};
+use crate::build::chain;
+use crate::cargo::environment::Environment;
+use crate::cargo::invocation::Subcommand;
+use crate::config::Config;
+use crate::fs;
+use arguments::{Arguments, BridgeCommand, Command};
 
 /// Under which name the program was started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,67 +33,173 @@ pub enum CalledAs {
     CargoSubcommand,
 }
 
-struct Obs;
-impl build::Observer for Obs {
-    fn warn(&mut self, message: &str) {
-        crate::console::line(&format!("warning: quickbuild: {message}"));
+/// Exit codes of our own commands. `build`, `check` … end with Cargo's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Exit {
+    /// All is well.
+    Success = 0,
+    /// The command did its work and found something wrong: a damaged output,
+    /// something that `doctor` warns about.
+    Found = 1,
+    /// The command line is wrong (clap's code).
+    Usage = 2,
+    /// The command could not do its work.
+    Failed = 3,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
     }
-    fn step(&mut self, message: &str) {
-        if std::env::var_os("QB_DEBUG").is_some() {
-            crate::console::line(&format!(
-                "step {:?} {message}",
-                std::time::SystemTime::now()
-                    .duration_since(std::time::UNIX_EPOCH)
-                    .map(|d| d.as_millis() % 100000)
-            ));
+}
+
+/// An error on its way to the user, with advice.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    message: String,
+    hints: Vec<String>,
+}
+
+impl Failure {
+    fn new(message: impl Into<String>) -> Self {
+        Self {
+            message: message.into(),
+            hints: Vec::new(),
         }
     }
-    fn clear(&mut self) {}
+
+    fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hints.push(hint.into());
+        self
+    }
+
+    fn print(&self) {
+        crate::console::line(&format!("error: {}", self.message));
+        for hint in &self.hints {
+            crate::console::line(&format!("hint: {hint}"));
+        }
+    }
+}
+
+impl<E: std::error::Error> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Self::new(chain(&error))
+    }
+}
+
+/// What all commands start from.
+pub(crate) struct Surroundings {
+    environment: Environment,
+    folder: PathBuf,
+    program: PathBuf,
+}
+
+impl Surroundings {
+    fn config(&self) -> Result<Config, Failure> {
+        Config::load(&self.environment, &self.folder).map_err(|error| {
+            Failure::from(error).hint("`quickbuild doctor` says which files are read")
+        })
+    }
 }
 
 /// Runs the program.
-pub fn main(_called: CalledAs) -> ExitCode {
-    let mut args: Vec<OsString> = std::env::args_os().collect();
-    let name = Path::new(&args[0])
-        .file_name()
-        .map(|n| n.to_owned())
-        .unwrap_or_default();
-    args.remove(0);
-    if name == crate::bridge::WRAPPER_NAME {
-        return crate::bridge::run_wrapper(args);
+pub fn main(called: CalledAs) -> ExitCode {
+    let mut arguments: Vec<OsString> = std::env::args_os().collect();
+    let name = arguments.first().map(PathBuf::from).unwrap_or_default();
+    if name.file_name().is_some_and(|name| name == WRAPPER_NAME) {
+        return run_wrapper(arguments.split_off(1));
     }
-    let args: Vec<String> = args
-        .into_iter()
-        .map(|a| a.to_string_lossy().into_owned())
-        .collect();
-    let sub = match args[0].as_str() {
-        "build" => Subcommand::Build,
-        "check" => Subcommand::Check,
-        "clippy" => Subcommand::Clippy,
-        "test" => Subcommand::Test,
-        "run" => Subcommand::Run,
-        "doc" => Subcommand::Doc,
-        _ => Subcommand::Bench,
+    if called == CalledAs::CargoSubcommand && arguments.get(1).is_some_and(|a| a == "quickbuild") {
+        arguments.remove(1);
+    }
+    let parsed = match Arguments::try_parse_from(&arguments) {
+        Ok(parsed) => parsed,
+        Err(error) => error.exit(),
     };
-    let environment = Environment::new(std::env::vars_os());
-    let folder = std::env::current_dir().unwrap_or(PathBuf::from("/"));
-    let config = Config::load(&environment, &folder).expect("config");
-    let request = build::Request {
-        environment,
+    let folder = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/"));
+    let surroundings = Surroundings {
+        environment: Environment::new(std::env::vars_os()),
+        program: own_program(&name),
         folder,
-        invocation: Invocation {
-            subcommand: sub,
-            arguments: args[1..].to_vec(),
-        },
-        program: std::env::current_exe().expect("exe"),
     };
-    let (status, report) = build::run(&request, &config, &mut Obs).expect("cargo");
-    crate::console::line(&format!(
-        "quickbuild: {} units, {} from the store, {} built; about {:.0} s saved",
-        report.units, report.from_store, report.built, report.seconds_saved
-    ));
-    for (n, r) in &report.left {
-        crate::console::line(&format!("left {n}: {r}"));
+    match run(parsed.command, &surroundings) {
+        Ok(code) => code,
+        Err(failure) => {
+            failure.print();
+            Exit::Failed.into()
+        }
     }
-    build::exit_code(status)
+}
+
+/// The program to use as the wrapper: `quickbuild`, also when it was started
+/// as `cargo quickbuild`.
+fn own_program(name: &Path) -> PathBuf {
+    let own = std::env::current_exe().unwrap_or_else(|_| name.to_owned());
+    let beside = own.with_file_name("quickbuild");
+    if beside.is_file() { beside } else { own }
+}
+
+fn run(command: Command, surroundings: &Surroundings) -> Result<ExitCode, Failure> {
+    let build = |subcommand, cargo: arguments::CargoArguments| {
+        cargo::run(surroundings, subcommand, cargo.arguments)
+    };
+    match command {
+        Command::Build(arguments) => build(Subcommand::Build, arguments),
+        Command::Check(arguments) => build(Subcommand::Check, arguments),
+        Command::Clippy(arguments) => build(Subcommand::Clippy, arguments),
+        Command::Test(arguments) => build(Subcommand::Test, arguments),
+        Command::Run(arguments) => build(Subcommand::Run, arguments),
+        Command::Doc(arguments) => build(Subcommand::Doc, arguments),
+        Command::Bench(arguments) => build(Subcommand::Bench, arguments),
+        Command::Plan(arguments) => plan::plan(surroundings, arguments.arguments),
+        Command::Explain { package, cargo } => {
+            plan::explain(surroundings, &package, cargo.arguments)
+        }
+        Command::Store(command) => store::run(surroundings, command),
+        Command::Detach { target_dir } => store::detach(surroundings, target_dir),
+        Command::Doctor { format } => doctor::run(surroundings, format),
+        Command::Bridge(BridgeCommand::Request { recipe, emit }) => {
+            bridge::request(surroundings, &recipe, &emit)
+        }
+        Command::Bridge(BridgeCommand::Emit(arguments)) => Ok(bridge::emit(arguments.arguments)),
+        Command::Completions { shell } => Ok(completions(shell)),
+        Command::Man { folder } => manual(&folder),
+    }
+}
+
+/// The help of one subcommand, for `--help` among Cargo's arguments.
+fn print_help_of(subcommand: Subcommand) {
+    let mut command = Arguments::command();
+    command.build();
+    if let Some(found) = command.find_subcommand_mut(subcommand.name()) {
+        let _ = found.print_long_help(); // a closed pipe is no error
+    }
+}
+
+fn completions(shell: clap_complete::Shell) -> ExitCode {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Arguments::command(), "quickbuild", &mut script);
+    terminal::print(&String::from_utf8_lossy(&script));
+    Exit::Success.into()
+}
+
+fn manual(folder: &Path) -> Result<ExitCode, Failure> {
+    fs::create_dir_all(folder)?;
+    let mut command = Arguments::command();
+    command.build();
+    let mut pages = vec![("quickbuild".to_owned(), command.clone())];
+    for sub in command
+        .get_subcommands()
+        .filter(|sub| sub.get_name() != "help")
+    {
+        pages.push((format!("quickbuild-{}", sub.get_name()), sub.clone()));
+    }
+    for (name, command) in pages {
+        let mut page = Vec::new();
+        let title = name.clone();
+        clap_mangen::Man::new(command.name(title)).render(&mut page)?;
+        fs::write_atomic(&folder.join(format!("{name}.1")), &page)?;
+    }
+    Ok(Exit::Success.into())
 }

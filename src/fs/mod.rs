@@ -247,6 +247,22 @@ pub fn symlink(target: &Path, link: &Path) -> Result<()> {
     change("link", link, || std::os::unix::fs::symlink(target, link))
 }
 
+/// Gives a file an inode of its own, with its content, mode and time. Returns
+/// whether it shared one before.
+pub fn unshare(path: &Path) -> Result<bool> {
+    let (Some(stamp), Some((_, links, _))) = (Stamp::of(path), Stamp::usage(path)) else {
+        return Ok(false);
+    };
+    if links < 2 {
+        return Ok(false);
+    }
+    let beside = unique_beside(path);
+    place(path, &beside, Sharing::Private)?;
+    set_mtime(&beside, stamp.mtime)?;
+    rename(&beside, path)?;
+    Ok(true)
+}
+
 /// Sets the permission bits.
 pub fn set_mode(path: &Path, mode: u32) -> Result<()> {
     use std::os::unix::fs::PermissionsExt as _;

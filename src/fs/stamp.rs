@@ -56,12 +56,10 @@ impl Stamp {
     /// Reads the stamp; `None` if there is no such file.
     pub fn of(path: &Path) -> Option<Self> {
         let metadata = std_fs::metadata(path).ok()?;
+        // Saturating: file systems know years that 64 bits of nanoseconds do not.
+        let nanoseconds = metadata.mtime().saturating_mul(1_000_000_000);
         Some(Self {
-            // Saturating: file systems know years that 64 bits of nanoseconds do not.
-            mtime: Time(
-                (metadata.mtime().saturating_mul(1_000_000_000))
-                    .saturating_add(metadata.mtime_nsec()),
-            ),
+            mtime: Time(nanoseconds.saturating_add(metadata.mtime_nsec())),
             size: metadata.size(),
             inode: metadata.ino(),
         })

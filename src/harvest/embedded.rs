@@ -34,6 +34,15 @@ pub(super) fn foreign_folder(
     paths: &[PathBuf],
 ) -> Option<Verdict> {
     let folders = folders(context, unit, dependencies, info);
+    // Metadata has the compiler's working directory beside every source's
+    // name, so there it means nothing, unless the code asked for a folder.
+    let working_directory = dependencies.folder.as_os_str().as_encoded_bytes();
+    let asked = info.env.iter().any(|(_, value)| {
+        value
+            .as_ref()
+            .is_some_and(|v| v.as_bytes() == working_directory)
+    });
+    let harmless = (!asked).then_some(working_directory);
     if folders.is_empty() {
         return None;
     }
@@ -41,7 +50,15 @@ pub(super) fn foreign_folder(
         let Ok(bytes) = fs::read(path) else {
             return true;
         };
-        uses_folder(file.role, &bytes, &folders, info)
+        uses_folder(
+            file.role,
+            &bytes,
+            &Search {
+                folders: &folders,
+                harmless,
+                info,
+            },
+        )
     });
     used.then_some(Verdict::Bound)
 }
@@ -84,10 +101,25 @@ fn folders(
     bytes.filter(|folder| folder.len() > 1).collect()
 }
 
-fn uses_folder(role: Role, bytes: &[u8], folders: &[Vec<u8>], info: &RustcDepInfo) -> bool {
-    let used = |bytes: &[u8]| folders.iter().any(|folder| is_used(bytes, folder, info));
+/// What to look for.
+struct Search<'a> {
+    folders: &'a [Vec<u8>],
+    /// A folder that may stand alone in metadata.
+    harmless: Option<&'a [u8]>,
+    info: &'a RustcDepInfo,
+}
+
+fn uses_folder(role: Role, bytes: &[u8], search: &Search<'_>) -> bool {
+    let used_beside = |bytes: &[u8], harmless: Option<&[u8]>| {
+        let mut folders = search.folders.iter();
+        folders.any(|folder| {
+            let alone_is_fine = harmless == Some(folder);
+            is_used(bytes, folder, alone_is_fine, search.info)
+        })
+    };
+    let used = |bytes: &[u8]| used_beside(bytes, None);
     match role {
-        Role::Metadata => used(bytes),
+        Role::Metadata => used_beside(bytes, search.harmless),
         Role::Library => match ArchiveFile::parse(bytes) {
             Ok(archive) => archive.members().flatten().any(|member| {
                 let is_object = member.name().ends_with(b".o");
@@ -126,11 +158,12 @@ fn loaded_sections(bytes: &[u8]) -> Vec<&[u8]> {
 }
 
 /// Whether a folder occurs other than as the beginning of a source's name.
-fn is_used(bytes: &[u8], folder: &[u8], info: &RustcDepInfo) -> bool {
+fn is_used(bytes: &[u8], folder: &[u8], alone_is_fine: bool, info: &RustcDepInfo) -> bool {
     let mut start = 0;
     while let Some(offset) = find(&bytes[start..], folder) {
         let after = start + offset + folder.len();
-        if !is_source_name(&bytes[after..], info) {
+        let alone = bytes.get(after) != Some(&b'/');
+        if !(alone && alone_is_fine || is_source_name(&bytes[after..], info)) {
             return true;
         }
         start = after;
@@ -203,13 +236,24 @@ mod tests {
             ],
             env: Vec::new(),
         };
-        assert!(!is_used(b"\0/w/src/main.rsnext string", b"/w", &info));
+        assert!(!is_used(
+            b"\0/w/src/main.rsnext string",
+            b"/w",
+            false,
+            &info
+        ));
         assert!(!is_used(
             b"\0/w/target/out/private.rs\0",
             b"/w/target/out",
             &info
         ));
-        assert!(is_used(b"\0/w/target/out\0", b"/w/target/out", &info));
-        assert!(is_used(b"\0/w/templates/x.html\0", b"/w", &info));
+        assert!(is_used(
+            b"\0/w/target/out\0",
+            b"/w/target/out",
+            false,
+            &info
+        ));
+        assert!(!is_used(b"\0/w\x01", b"/w", true, &info));
+        assert!(is_used(b"\0/w/templates/x.html\0", b"/w", false, &info));
     }
 }

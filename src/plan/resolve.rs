@@ -4,11 +4,11 @@
 //! `check`, with and without debug information, from other inputs. An output
 //! can only be used together with the very outputs it was compiled against. So
 //! the choice runs from dependencies upwards, each unit taking the first output
-//! that refers to what was chosen below it. There are two sensible orders of
-//! preference, and a greedy choice can go wrong in either, so both are tried
-//! and the one that leaves less to compile is taken.
+//! that refers to what was chosen below it. There are several sensible orders
+//! of preference, and a greedy choice can go wrong in each, so all are tried
+//! and the one that leaves least to compile is taken.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -124,6 +124,8 @@ enum Preference {
     Exact,
     /// What was compiled and linked first: it serves check units as well.
     Linked,
+    /// What most other outputs were compiled against first.
+    Referenced,
 }
 
 /// The folder of a path package.
@@ -145,8 +147,23 @@ pub fn resolve(
         .par_iter()
         .map(|unit| ask(unit, store, inspector))
         .collect();
-    let choose = |preference| choose(units, order, &known, preference);
-    let (exact, linked) = (choose(Preference::Exact), choose(Preference::Linked));
+    let references = count_references(&known);
+    let choices = [
+        Preference::Exact,
+        Preference::Linked,
+        Preference::Referenced,
+    ]
+    .map(|preference| {
+        choose(
+            units,
+            order,
+            &known,
+            &Order {
+                preference,
+                references: &references,
+            },
+        )
+    });
     let seconds = |verdicts: &[Verdict]| -> f64 {
         let ready = verdicts.iter().filter_map(|verdict| match verdict {
             Verdict::Ready(output) => Some(output.seconds + 0.01),
@@ -154,11 +171,10 @@ pub fn resolve(
         });
         ready.sum()
     };
-    let verdicts = if seconds(&linked) > seconds(&exact) {
-        linked
-    } else {
-        exact
-    };
+    let best = choices
+        .into_iter()
+        .max_by(|a, b| seconds(a).total_cmp(&seconds(b)));
+    let verdicts = best.unwrap_or_default();
     Resolution {
         verdicts,
         namings: known.into_iter().map(|known| known.naming).collect(),
@@ -182,7 +198,7 @@ fn ask(unit: &Planned, store: &Store, inspector: &Inspector<'_>) -> Known {
         .map(|output| {
             let reason = match inspector.difference(&output.inputs, package) {
                 Some(difference) => Some(Reason::Inputs(difference)),
-                None => (!store.is_intact(&output)).then_some(Reason::Damaged),
+                None => (!store.is_usable(&output)).then_some(Reason::Damaged),
             };
             (Arc::new(output), reason)
         })
@@ -231,11 +247,44 @@ fn is_plain_clippy(output: &Output) -> bool {
         && !output.mentions_clippy
 }
 
+/// How many usable outputs were compiled against each output.
+fn count_references(known: &[Known]) -> HashMap<OutputId, usize> {
+    let mut count = HashMap::new();
+    let usable = known
+        .iter()
+        .flat_map(|known| &known.outputs)
+        .filter(|(_, reason)| reason.is_none());
+    for id in usable.flat_map(|(output, _)| &output.references) {
+        *count.entry(*id).or_default() += 1;
+    }
+    count
+}
+
+/// An order in which outputs are considered.
+struct Order<'a> {
+    preference: Preference,
+    references: &'a HashMap<OutputId, usize>,
+}
+
+impl Order<'_> {
+    /// Smaller is better.
+    fn rank(&self, output: &Output, unit: &Planned) -> (bool, usize, bool) {
+        let other = output.key != unit.key;
+        let metadata_only = matches!(output.produced, Produced::Check | Produced::Clippy);
+        let references = self.references.get(&output.id).copied().unwrap_or_default();
+        match self.preference {
+            Preference::Exact => (other, 0, metadata_only),
+            Preference::Linked => (metadata_only, 0, other),
+            Preference::Referenced => (metadata_only, usize::MAX - references, other),
+        }
+    }
+}
+
 fn choose(
     units: &[Planned],
     order: &[usize],
     known: &[Known],
-    preference: Preference,
+    preference: &Order<'_>,
 ) -> Vec<Verdict> {
     let mut verdicts: Vec<Verdict> =
         vec![Verdict::Missing(Reason::Refused(Refusal::Unknown)); units.len()];
@@ -260,20 +309,13 @@ fn choose_one(
     unit: &Planned,
     known: &Known,
     wanted: Option<&BTreeSet<OutputId>>,
-    preference: Preference,
+    preference: &Order<'_>,
 ) -> Verdict {
     if let Some(refusal) = unit.refused {
         return Verdict::Missing(Reason::Refused(refusal));
     }
     let mut outputs: Vec<&(Arc<Output>, Option<Reason>)> = known.outputs.iter().collect();
-    outputs.sort_by_key(|(output, _)| {
-        let other = output.key != unit.key;
-        let metadata_only = matches!(output.produced, Produced::Check | Produced::Clippy);
-        match preference {
-            Preference::Exact => (other, metadata_only),
-            Preference::Linked => (metadata_only, other),
-        }
-    });
+    outputs.sort_by_key(|(output, _)| preference.rank(output, unit));
     let mut reason = if known.outputs.is_empty() {
         Reason::NotInStore
     } else {

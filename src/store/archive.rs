@@ -77,9 +77,9 @@ fn closure(store: &Store, names: &[String]) -> Result<BTreeMap<String, Output>> 
         let output = output.and_then(|name| store.output(name));
         let output = output.ok_or_else(|| refuse_export(&name, Kind::NoManifest))?;
         for &id in &output.references {
-            let reference = by_id.get(&id);
-            let reference =
-                reference.ok_or_else(|| refuse_export(&name, Kind::Reference { id }))?;
+            let Some(reference) = by_id.get(&id) else {
+                return Err(refuse_export(&name, Kind::Reference { id }));
+            };
             open.push(reference.clone());
         }
         outputs.insert(name, output);
@@ -99,69 +99,54 @@ fn write(store: &Store, outputs: &BTreeMap<String, Output>, to: &Path) -> Result
     // The same code occurs in many outputs, far apart.
     fs::at("write", to, encoder.long_distance_matching(true))?;
     fs::at("write", to, encoder.include_checksum(true))?;
-    let mut tar = tar::Builder::new(encoder);
+    let tar = tar::Builder::new(encoder);
+    let mut packing = Packing { to, tar };
     let mut namings = BTreeMap::new();
     for (name, output) in outputs {
         let manifest = serde_json::to_vec(output).expect("a manifest serialises");
-        let entry = format!("paths/{name}/manifest.json");
-        fs::at(
-            "write",
-            to,
-            append(
-                &mut tar,
-                &entry,
-                0o644,
-                &manifest[..],
-                manifest.len() as u64,
-            ),
-        )?;
+        packing.document(&format!("paths/{name}/manifest.json"), &manifest)?;
         for (index, file) in output.files.iter().enumerate() {
             let content = fs::open(&store.file(output, index))?;
             let entry = format!("paths/{name}/{}", file.store_name(index));
-            fs::at(
-                "write",
-                to,
-                append(&mut tar, &entry, file.mode, content, file.size),
-            )?;
+            packing.entry(&entry, file.mode, file.size, content)?;
         }
         if let Some(naming) = store.naming(output.key) {
-            namings.insert(naming.key.to_string(), naming);
+            namings.insert(naming.key, naming);
         }
     }
     for (key, naming) in namings {
         let naming = serde_json::to_vec(&naming).expect("a naming serialises");
-        let entry = format!("units/{key}.json");
-        fs::at(
-            "write",
-            to,
-            append(&mut tar, &entry, 0o644, &naming[..], naming.len() as u64),
-        )?;
+        packing.document(&format!("units/{key}.json"), &naming)?;
     }
-    let file = fs::at(
-        "write",
-        to,
-        tar.into_inner().and_then(zstd::Encoder::finish),
-    )?;
+    let encoder = fs::at("write", to, packing.tar.into_inner())?;
+    let file = fs::at("write", to, encoder.finish())?;
     fs::at("sync", to, file.sync_all())?;
     Ok(())
 }
 
-fn append(
-    tar: &mut tar::Builder<impl Write>,
-    name: &str,
-    mode: u32,
-    content: impl Read,
-    size: u64,
-) -> io::Result<()> {
-    let mut header = tar::Header::new_ustar();
-    header.set_path(name)?;
-    header.set_mode(mode);
-    header.set_size(size);
-    header.set_mtime(FILE_TIME.seconds().unsigned_abs());
-    header.set_uid(0);
-    header.set_gid(0);
-    header.set_cksum();
-    tar.append(&header, content.take(size))
+/// An archive that is being written.
+struct Packing<'a, W: Write> {
+    to: &'a Path,
+    tar: tar::Builder<W>,
+}
+
+impl<W: Write> Packing<'_, W> {
+    fn document(&mut self, name: &str, bytes: &[u8]) -> Result<()> {
+        self.entry(name, 0o644, bytes.len() as u64, bytes)
+    }
+
+    fn entry(&mut self, name: &str, mode: u32, size: u64, content: impl Read) -> Result<()> {
+        let mut header = tar::Header::new_ustar();
+        header.set_mode(mode);
+        header.set_size(size);
+        header.set_mtime(FILE_TIME.seconds().unsigned_abs());
+        header.set_uid(0);
+        header.set_gid(0);
+        fs::at("write", self.to, header.set_path(name))?;
+        header.set_cksum();
+        let appended = self.tar.append(&header, content.take(size));
+        Ok(fs::at("write", self.to, appended)?)
+    }
 }
 
 /// What [`import`] did.
@@ -779,12 +764,19 @@ mod tests {
         refused("is not in it", &|entries| drop(entries.remove(second)));
         refused("out of order", &|entries| drop(entries.remove(0)));
         refused("out of order", &|entries| {
-            entries.insert(first, good[first].clone())
+            entries.insert(first, good[first].clone());
         });
         refused("out of order", &|entries| {
-            entries.extend_from_slice(&good[..unit])
+            entries.extend_from_slice(&good[..unit]);
         });
         refused("out of order", &|entries| entries.push(good[unit].clone()));
+        refused("out of order", &|entries| {
+            let path = good
+                .iter()
+                .take_while(|(name, ..)| name.starts_with(&good[0].0[..38]));
+            let path: Vec<Raw> = path.cloned().collect();
+            drop(entries.splice(0..0, path));
+        });
         for name in [
             "../evil",
             "/paths/evil",
@@ -883,16 +875,28 @@ mod tests {
     fn no_flipped_or_missing_byte_gets_through() {
         let sample = Sample::new();
         let good = sample.export();
-        for at in (0..good.len()).step_by(7) {
-            assert!(import_bytes(&good[..at]).is_err(), "cut at {at}");
+        let from = sample.folder.path().join("bad");
+        let store = Store::open(&sample.folder.path().join("other")).unwrap();
+        let import = |archive: &[u8]| {
+            fs::write(&from, archive).unwrap();
+            import(&store, &from)
+        };
+        for at in (0..good.len()).step_by(3) {
+            assert!(import(&good[..at]).is_err(), "cut at {at}");
             let mut bad = good.clone();
             bad[at] ^= 1 << (at % 8);
-            if let Ok((_folder, store, _)) = import_bytes(&bad) {
-                for output in [&sample.base, &sample.top] {
-                    assert_eq!(store.output(&output.store_name()).as_ref(), Some(output));
-                }
-                assert_eq!(store.naming(sample.base.key), Some(naming(sample.base.key)));
+            if import(&bad).is_err() {
+                assert_eq!(store.names().unwrap(), [] as [String; 0]);
+                continue;
             }
+            for output in [&sample.base, &sample.top] {
+                let store_name = output.store_name();
+                assert_eq!(store.output(&store_name).as_ref(), Some(output));
+                store.discard(&store_name).unwrap();
+            }
+            assert_eq!(verify(store.root(), Depth::Content).unwrap(), []);
+            let known = store.naming(sample.base.key);
+            assert_eq!(known, Some(naming(sample.base.key)));
         }
     }
 }

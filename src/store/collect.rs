@@ -1,7 +1,7 @@
 //! The collector: takes outputs that nobody needs, the least recently used
 //! first; and the sums for `store du`.
 //!
-//! [`choose`] decides over plain data. What it holds to:
+//! `choose` decides over plain data. What it holds to:
 //! * Nothing that a root reaches is taken, and nothing used within the hour.
 //! * An output counts as used when anything that refers to it was used. So a
 //!   dependency never goes before its dependants, and what stays is closed.
@@ -9,7 +9,9 @@
 //! A kill at any point leaves a sound store: dependants go first, and an index
 //! line without a path is passed over by readers and dropped by the next run.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
+use std::mem::replace;
 use std::path::{Path, PathBuf};
 
 use petgraph::algo::kosaraju_scc;
@@ -17,7 +19,7 @@ use petgraph::graph::{DiGraph, NodeIndex};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::{FORMAT, Result, Root, Store, StoreError};
+use super::{FORMAT, Result, Root, Store, StoreError, is_store_name};
 use crate::digest::OutputId;
 use crate::fs::{self, Lock, Stamp};
 
@@ -183,23 +185,19 @@ struct Choice {
 fn choose(nodes: &[Node], limits: &Limits, now: i64) -> Choice {
     let mut rooted = vec![false; nodes.len()];
     for start in (0..nodes.len()).filter(|&index| nodes[index].rooted) {
-        reach(nodes, start, |index| {
-            !std::mem::replace(&mut rooted[index], true)
-        });
+        reach(nodes, start, |index| !replace(&mut rooted[index], true));
     }
     let last_use = effective_last_use(nodes);
-    let mut total = nodes
-        .iter()
-        .fold(0, |total: u64, node| total.saturating_add(node.size));
+    let sizes = nodes.iter().map(|node| node.size);
+    let mut total = sizes.fold(0, u64::saturating_add);
     let mut choice = Choice {
         fates: vec![Fate::Kept; nodes.len()],
         taken: Vec::new(),
     };
     for group in groups(nodes, &last_use) {
         let age = now.saturating_sub(last_use[group[0]]);
-        let old = limits
-            .older_than
-            .is_some_and(|limit| u64::try_from(age).is_ok_and(|a| a > limit));
+        let seconds = u64::try_from(age).unwrap_or(0);
+        let old = limits.older_than.is_some_and(|limit| seconds > limit);
         let fate = if rooted[group[0]] {
             Fate::Rooted
         } else if age <= HOUR {
@@ -234,11 +232,11 @@ fn reach(nodes: &[Node], start: usize, mut enter: impl FnMut(usize) -> bool) {
 fn effective_last_use(nodes: &[Node]) -> Vec<i64> {
     let mut last_use: Vec<i64> = nodes.iter().map(|node| node.last_use).collect();
     let mut latest_first: Vec<usize> = (0..nodes.len()).collect();
-    latest_first.sort_by_key(|&index| std::cmp::Reverse(nodes[index].last_use));
+    latest_first.sort_by_key(|&index| Reverse(nodes[index].last_use));
     let mut seen = vec![false; nodes.len()];
     for start in latest_first {
         reach(nodes, start, |index| {
-            let new = !std::mem::replace(&mut seen[index], true);
+            let new = !replace(&mut seen[index], true);
             if new {
                 last_use[index] = nodes[start].last_use;
             }
@@ -290,12 +288,9 @@ struct StorePath {
 
 impl StorePath {
     fn read(folder: PathBuf) -> Result<Self> {
-        let name = folder
-            .file_name()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .into_owned();
-        let id = name.split('-').next().and_then(|id| id.parse().ok());
+        let name = folder.file_name().unwrap_or_default();
+        let id = name.to_str().filter(|name| is_store_name(name));
+        let id = id.and_then(|name| name.split('-').next()?.parse().ok());
         let file = folder.join("manifest.json");
         // Unreadable is as good as absent: nobody can use such a path.
         let manifest = fs::read(&file).ok().filter(|_| id.is_some());
@@ -303,15 +298,16 @@ impl StorePath {
             manifest: manifest.and_then(|bytes| serde_json::from_slice(&bytes).ok()),
             last_use: Stamp::of(&file).map_or(0, |stamp| stamp.mtime.seconds()),
             files: occupied(&folder)?,
-            folder,
-            name,
+            name: name.to_string_lossy().into_owned(),
             id,
+            folder,
         })
     }
 
     /// Bytes of its files.
     fn size(&self) -> u64 {
-        self.files.iter().map(|file| file.size).sum()
+        let sizes = self.files.iter().map(|file| file.size);
+        sizes.fold(0, u64::saturating_add) // a sparse file may claim anything
     }
 }
 
@@ -328,18 +324,13 @@ fn nodes(paths: &[StorePath], linked: &BTreeSet<OutputId>) -> Vec<Node> {
         }
     }
     let nodes = paths.iter().map(|path| {
-        let references = path
-            .manifest
-            .iter()
-            .flat_map(|manifest| &manifest.references);
+        let manifest = path.manifest.iter();
+        let references = manifest.flat_map(|manifest| &manifest.references);
+        let references = references.filter_map(|id| numbers.get(id));
         Node {
             size: path.size(),
             last_use: path.last_use,
-            references: references
-                .filter_map(|id| numbers.get(id))
-                .flatten()
-                .copied()
-                .collect(),
+            references: references.flatten().copied().collect(),
             rooted: path.id.is_some_and(|id| linked.contains(&id)),
         }
     });
@@ -520,10 +511,8 @@ pub fn usage(root: &Path) -> Result<Usage> {
     for path in survey(&store)? {
         usage.total.add(path.size());
         if let Some(manifest) = &path.manifest {
-            packages
-                .entry(manifest.name.clone())
-                .or_default()
-                .add(path.size());
+            let package = packages.entry(manifest.name.clone()).or_default();
+            package.add(path.size());
         }
         files.extend(path.files);
     }
@@ -531,13 +520,11 @@ pub fn usage(root: &Path) -> Result<Usage> {
         usage.disk += tally.disk;
         usage.shared += tally.disk - tally.freed();
     }
-    let packages = packages
-        .into_iter()
-        .map(|(name, amount)| PackageUsage { name, amount });
-    usage.packages = packages.collect();
-    usage
-        .packages
-        .sort_by_key(|package| std::cmp::Reverse(package.amount.bytes));
+    for (name, amount) in packages {
+        usage.packages.push(PackageUsage { name, amount });
+    }
+    let packages = &mut usage.packages;
+    packages.sort_by_key(|package| Reverse(package.amount.bytes));
     Ok(usage)
 }
 

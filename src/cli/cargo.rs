@@ -1,0 +1,88 @@
+//! `quickbuild build`, `check`, `clippy`, `test`, `run`, `doc`, `bench`.
+
+use std::process::ExitCode;
+
+use super::terminal::{Terminal, Verbosity, colour, verbosity};
+use super::{Exit, Failure, Surroundings, print_help_of};
+use crate::build::{self, Report, Request};
+use crate::cargo::invocation::{Invocation, Subcommand};
+use crate::config::Config;
+use crate::console;
+
+pub(super) fn run(
+    surroundings: &Surroundings,
+    subcommand: Subcommand,
+    arguments: Vec<String>,
+) -> Result<ExitCode, Failure> {
+    let invocation = Invocation {
+        subcommand,
+        arguments,
+    };
+    if invocation.has_flag(&["--help", "-h"]) {
+        print_help_of(subcommand);
+        return Ok(Exit::Success.into());
+    }
+    let verbosity = verbosity(&surroundings.environment, &invocation);
+    let colour = colour(&surroundings.environment, &invocation);
+    let mut terminal = Terminal::new(verbosity, colour);
+    let config = surroundings.config().unwrap_or_else(|failure| {
+        // A wrong configuration must not fail a build.
+        build::Observer::warn(
+            &mut terminal,
+            &format!("{}; built-in settings are used", failure.message),
+        );
+        Config::built_in(&surroundings.environment)
+    });
+    let request = Request {
+        environment: surroundings.environment.clone(),
+        folder: surroundings.folder.clone(),
+        invocation,
+        program: surroundings.program.clone(),
+    };
+    let (status, report) = build::run(&request, &config, &mut terminal)?;
+    build::Observer::clear(&mut terminal);
+    if verbosity == Verbosity::Verbose {
+        for (package, reason) in &report.left {
+            console::line(&format!(
+                "quickbuild: {package} stays out of the store: {reason}"
+            ));
+        }
+    }
+    if verbosity > Verbosity::Quiet && report.units > 0 {
+        console::line(&summary(&report));
+    }
+    Ok(build::exit_code(status))
+}
+
+/// One line, as Cargo would say it.
+fn summary(report: &Report) -> String {
+    let units = if report.units == 1 { "unit" } else { "units" };
+    let mut text = format!(
+        "quickbuild: {} {units}, {} from the store, {} built",
+        report.units, report.from_store, report.built
+    );
+    if report.seconds_saved >= 0.5 {
+        text.push_str(&format!("; about {:.0} s saved", report.seconds_saved));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_summary_is_one_line() {
+        let report = Report {
+            units: 245,
+            from_store: 233,
+            built: 12,
+            seconds_saved: 61.2,
+            ..Report::default()
+        };
+        assert_eq!(
+            summary(&report),
+            "quickbuild: 245 units, 233 from the store, 12 built; about 61 s saved"
+        );
+    }
+}

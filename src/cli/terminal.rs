@@ -1,0 +1,135 @@
+//! What the user sees of our own work.
+#![expect(
+    clippy::print_stdout,
+    reason = "reports go to standard output from here"
+)]
+
+use std::io::{IsTerminal as _, Write as _};
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::build::Observer;
+use crate::cargo::environment::Environment;
+use crate::cargo::invocation::Invocation;
+use crate::console;
+
+/// How much to say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Verbosity {
+    /// Warnings only (`--quiet`).
+    Quiet,
+    /// The summary, too.
+    Normal,
+    /// Every decision, too (`--verbose`).
+    Verbose,
+}
+
+/// How loud Cargo was asked to be, which is how loud we are.
+pub(super) fn verbosity(environment: &Environment, invocation: &Invocation) -> Verbosity {
+    let switched_on = |name| environment.get(name) == Some("true");
+    if invocation.has_flag(&["-q", "--quiet"]) || switched_on("CARGO_TERM_QUIET") {
+        Verbosity::Quiet
+    } else if invocation.has_flag(&["-v", "-vv", "--verbose"]) || switched_on("CARGO_TERM_VERBOSE")
+    {
+        Verbosity::Verbose
+    } else {
+        Verbosity::Normal
+    }
+}
+
+/// Whether to use colours: `--color`, then Cargo's variable, then `NO_COLOR`,
+/// then whether a person is looking.
+pub(super) fn colour(environment: &Environment, invocation: &Invocation) -> bool {
+    let given = invocation.values(&["--color"]).last().copied();
+    match given.or(environment.get("CARGO_TERM_COLOR")) {
+        Some("always") => true,
+        Some("never") => false,
+        _ => {
+            environment.get("NO_COLOR").is_none_or(str::is_empty) && std::io::stderr().is_terminal()
+        }
+    }
+}
+
+/// Shows steps as a spinner on a terminal, and warnings everywhere.
+pub(super) struct Terminal {
+    spinner: Option<ProgressBar>,
+    colour: bool,
+}
+
+impl Terminal {
+    pub(super) fn new(verbosity: Verbosity, colour: bool) -> Self {
+        let shown = verbosity > Verbosity::Quiet && std::io::stderr().is_terminal();
+        let spinner = shown.then(|| {
+            let bar = ProgressBar::new_spinner();
+            let style = ProgressStyle::with_template("{spinner} quickbuild: {msg}");
+            bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
+            bar.enable_steady_tick(Duration::from_millis(100));
+            bar
+        });
+        Self { spinner, colour }
+    }
+}
+
+impl Observer for Terminal {
+    fn warn(&mut self, message: &str) {
+        self.clear();
+        let label = if self.colour {
+            "\x1b[1;33mwarning\x1b[0m"
+        } else {
+            "warning"
+        };
+        console::line(&format!("{label}: quickbuild: {message}"));
+    }
+
+    fn step(&mut self, message: &str) {
+        if let Some(spinner) = &self.spinner {
+            spinner.set_message(message.to_owned());
+        }
+    }
+
+    fn clear(&mut self) {
+        if let Some(spinner) = &self.spinner {
+            spinner.finish_and_clear();
+        }
+    }
+}
+
+/// Prints to standard output; a closed pipe ends the report, not the program.
+pub(super) fn print(text: &str) {
+    let _ = std::io::stdout().write_all(text.as_bytes());
+}
+
+/// Prints one line to standard output.
+pub(super) fn print_line(text: &str) {
+    print(&format!("{text}\n"));
+}
+
+/// Prints a value as indented JSON.
+pub(super) fn print_json(value: &impl serde::Serialize) {
+    let text = serde_json::to_string_pretty(value).expect("reports serialise");
+    print_line(&text);
+}
+
+/// Bytes for people, in decimal units as disks are sold.
+pub(super) fn size(bytes: u64) -> String {
+    let units = [("GB", 1_000_000_000), ("MB", 1_000_000), ("kB", 1_000)];
+    for (unit, factor) in units {
+        if bytes >= factor {
+            return format!("{:.1} {unit}", bytes as f64 / factor as f64);
+        }
+    }
+    format!("{bytes} B")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_short() {
+        assert_eq!(size(999), "999 B");
+        assert_eq!(size(1_500), "1.5 kB");
+        assert_eq!(size(20_000_000_000), "20.0 GB");
+    }
+}
