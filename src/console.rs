@@ -13,3 +13,8 @@ pub fn line(text: &str) {
 pub fn raw(text: &str) {
     eprint!("{text}");
 }
+
+/// Prints text on standard output, such as a build script's instructions.
+pub fn out(text: &str) {
+    print!("{text}");
+}

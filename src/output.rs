@@ -8,7 +8,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::cargo::dep_info::{CargoDepInfo, RustcDepInfo};
 use crate::cargo::fingerprint::{Fingerprint, LocalFingerprint};
-use crate::cargo::workspace::Roots;
 use crate::digest::{Canonical, ContentHash, OutputId, RecipeHash, UnitKey};
 
 /// Version of the manifest format.
@@ -115,9 +114,10 @@ pub struct Inputs {
     /// The checked-out Git commit, if a build script asks for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub git_head: Option<String>,
-    /// Folders that must be exactly these, because the files name them.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub roots: Option<Roots>,
+    /// Folders that must be where they were, because the files name them: by
+    /// the names of [`Roots`](crate::cargo::workspace::Roots), or `@package@`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub folders: Vec<(String, PathBuf)>,
 }
 
 impl Inputs {

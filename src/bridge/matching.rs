@@ -36,6 +36,9 @@ pub struct Entry {
     pub externs: Vec<(String, usize)>,
     /// The store name of the output that serves it, if one does.
     pub serve: Option<String>,
+    /// For a build script: the store name of the run to replay, if Cargo is
+    /// going to run the script without need.
+    pub replay: Option<String>,
 }
 
 /// A compilation that Cargo asks for.
@@ -118,6 +121,7 @@ mod tests {
             codegen: [("debuginfo".to_owned(), "0".to_owned())].into(),
             externs: vec![("serde_core".to_owned(), dependency)],
             serve: None,
+            replay: None,
         }
     }
 

@@ -20,13 +20,18 @@
 //!     crates/<crate name>.json   the units of that crate
 //!     records/<unit id>.json     a unit that Cargo asked rustc for
 //! ```
+//!
+//! A build script's run is not a compilation, so the wrapper cannot stand in
+//! for it; [`replay`](run_replay) does.
 
 mod matching;
+mod replay;
 mod serve;
 mod session;
 mod wrapper;
 
 pub use matching::{Entry, Question};
-pub use serve::{Served, serve};
+pub(crate) use replay::remove as remove_replay;
+pub use replay::{is_replay, run as run_replay};
 pub use session::{Record, Session, SessionError, SessionFile, sweep, user_wrapper};
 pub use wrapper::{SESSION_VARIABLE, WRAPPER_NAME, run as run_wrapper};

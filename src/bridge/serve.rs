@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::replay::{self, Replay};
 use super::session::{Record, SessionFile};
 use crate::cargo::rustc_args::RustcArgs;
 use crate::fs::{self, Sharing};
@@ -11,19 +12,20 @@ use crate::store::{FILE_TIME, Store};
 
 /// Files that were put where rustc would have written them.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Served {
+pub(super) struct Served {
     /// The files with their `--emit` kinds.
-    pub files: Vec<(PathBuf, &'static str)>,
+    pub(super) files: Vec<(PathBuf, &'static str)>,
 }
 
 /// Puts an output's files in place of a compilation and tells Cargo about them
 /// as rustc does. `None` if anything is missing; then rustc runs and writes
 /// over whatever was placed.
-pub fn serve(
+pub(super) fn serve(
     session: &SessionFile,
     store_name: &str,
     arguments: &RustcArgs,
     record: &Record,
+    replay: Option<Replay>,
 ) -> Option<Served> {
     let store = Store::open(&session.store).ok()?;
     let output = store
@@ -60,7 +62,12 @@ pub fn serve(
             } else {
                 Sharing::Private
             };
-            fs::place(&from, &to, sharing).ok()?;
+            match &replay {
+                Some(replay) if file.role == Role::Executable => {
+                    replay::install(replay, &from, &to)?
+                }
+                _ => drop(fs::place(&from, &to, sharing).ok()?),
+            }
             if !shared {
                 fs::set_mtime(&to, FILE_TIME).ok()?;
             }

@@ -106,7 +106,7 @@ impl Session {
         let linkable = plan.linkable();
         let mut crates: BTreeMap<String, Vec<Entry>> = BTreeMap::new();
         for index in 0..plan.units.len() {
-            if let Some((name, entry)) = entry(plan, index) {
+            if let Some((name, entry)) = entry(plan, index, &linkable) {
                 crates.entry(name).or_default().push(entry);
             }
         }
@@ -157,6 +157,15 @@ impl Session {
             }
         }
         Ok(records)
+    }
+
+    /// How many runs of build scripts were replayed.
+    pub fn replayed(&self) -> usize {
+        let files = fs::list(&self.folder).unwrap_or_default();
+        files
+            .iter()
+            .filter(|file| file.extension().is_some_and(|e| e == "replayed"))
+            .count()
     }
 
     /// Whether Cargo asked rustc for anything.
@@ -242,7 +251,22 @@ pub fn user_wrapper(context: &Context) -> Option<String> {
         .map(str::to_owned)
 }
 
-fn entry(plan: &Plan, index: usize) -> Option<(String, Entry)> {
+/// The run of a build script that is ready but has no name yet. A script that is
+/// run twice, for host and target, runs by itself: the two look the same.
+fn replayed_run(plan: &Plan, script: usize, linkable: &[bool]) -> Option<String> {
+    let is_run = |&index: &usize| {
+        plan.units[index].kind == "build-run" && plan.units[index].needs.contains(&script)
+    };
+    let mut runs = (0..plan.units.len()).filter(is_run);
+    let run = runs
+        .next()
+        .filter(|&run| runs.next().is_none() && !linkable[run])?;
+    plan.resolution
+        .output(run)
+        .map(|output| output.store_name())
+}
+
+fn entry(plan: &Plan, index: usize, linkable: &[bool]) -> Option<(String, Entry)> {
     let unit = &plan.units[index];
     if unit.refused.is_some() || unit.unit.mode == Mode::RunCustomBuild {
         return None;
@@ -280,6 +304,7 @@ fn entry(plan: &Plan, index: usize) -> Option<(String, Entry)> {
             .resolution
             .output(index)
             .map(|output| output.store_name()),
+        replay: replayed_run(plan, index, linkable),
     };
     Some((unit.unit.crate_name(), entry))
 }

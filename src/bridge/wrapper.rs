@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 use super::matching::Question;
+use super::replay::Replay;
 use super::serve::serve;
 use super::session::{self, Record, SessionError, SessionFile};
 use crate::cargo::layout::{Layout, LayoutKind};
@@ -97,8 +98,14 @@ fn answer(
         folder: cwd,
         served: None,
     };
-    if let Some(store_name) = entry.and_then(|entry| entry.serve.clone()) {
-        record.served = serve(file, &store_name, &parsed, &record).map(|_| store_name);
+    if let Some((entry, store_name)) = entry.and_then(|entry| Some((entry, entry.serve.clone()?))) {
+        let replay = entry.replay.as_ref().map(|run| Replay {
+            session: folder.to_owned(),
+            store: file.store.clone(),
+            run: run.clone(),
+            roots: file.roots.clone(),
+        });
+        record.served = serve(file, &store_name, &parsed, &record, replay).map(|_| store_name);
     }
     session::write_record(folder, &record)?;
     Ok(record.served.map(|_| ()))

@@ -227,12 +227,13 @@ impl Prepared<'_> {
             .and_then(|session| session.records().ok())
             .unwrap_or_default();
         let idle = session.as_ref().is_none_or(Session::is_idle);
+        let replayed = session.as_ref().map_or(0, Session::replayed);
         if let Some(session) = session {
             session.end();
         }
         if !idle && store.is_writable() {
             let harvest = self.harvest(&mut plan, &inspector, &records, &mut state, observer);
-            report.built = harvest.compiled;
+            report.built = harvest.compiled.saturating_sub(replayed);
             let name = |index: usize| plan.units[index].package.name.clone();
             report.left = harvest
                 .left

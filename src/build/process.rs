@@ -33,6 +33,9 @@ pub(super) fn wrapped(
 ) -> Result<ExitStatus, CargoFailure> {
     super::rustc_info::use_wrapped(context);
     let mut command = Command::new(request.environment.cargo());
+    // Behind the subcommand: clippy is a program of its own, which hands its
+    // arguments on to `cargo check`, but not those before its name.
+    command.arg(request.invocation.subcommand.name());
     let wrapper = session.wrapper().to_string_lossy();
     if request.environment.get("RUSTC_WRAPPER").is_some() && user_wrapper(context).is_some() {
         // The variable goes before any configuration.
@@ -43,7 +46,6 @@ pub(super) fn wrapped(
             .arg("--config")
             .arg(format!("build.rustc-wrapper={value}"));
     }
-    command.arg(request.invocation.subcommand.name());
     command.env(SESSION_VARIABLE, session.folder());
     let status = run(request, command);
     super::rustc_info::put_back(context);

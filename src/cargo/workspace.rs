@@ -94,6 +94,21 @@ impl Roots {
         ]
     }
 
+    /// The folder of a name; `None` for other names.
+    pub fn folder(&self, name: &str) -> Option<&Path> {
+        let mut pairs = self.pairs().into_iter();
+        pairs
+            .find(|(known, _)| *known == name)
+            .map(|(_, folder)| folder)
+    }
+
+    /// The name and folder that a path lies in, the innermost first.
+    pub fn around(&self, path: &Path) -> Option<(&'static str, &Path)> {
+        self.pairs()
+            .into_iter()
+            .find(|(_, folder)| path.starts_with(folder))
+    }
+
     /// Replaces the folders by their names.
     pub fn portable(&self, text: &str) -> String {
         let mut text = text.to_owned();

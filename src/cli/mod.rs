@@ -16,7 +16,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser as _};
 
-use crate::bridge::{WRAPPER_NAME, run_wrapper};
+use crate::bridge::{WRAPPER_NAME, is_replay, run_replay, run_wrapper};
 use crate::build::chain;
 use crate::cargo::environment::Environment;
 use crate::cargo::invocation::Subcommand;
@@ -109,6 +109,9 @@ pub fn main(called: CalledAs) -> ExitCode {
     let name = arguments.first().map(PathBuf::from).unwrap_or_default();
     if name.file_name().is_some_and(|name| name == WRAPPER_NAME) {
         return run_wrapper(arguments.split_off(1));
+    }
+    if is_replay(&name) {
+        return run_replay(&name, arguments.split_off(1));
     }
     if called == CalledAs::CargoSubcommand && arguments.get(1).is_some_and(|a| a == "quickbuild") {
         arguments.remove(1);

@@ -6,6 +6,7 @@
 //! used where the folders are the same. The two look different: a source's
 //! name goes on to a file that the compiler read.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use object::read::archive::ArchiveFile;
@@ -18,49 +19,46 @@ use crate::fs;
 use crate::output::{File, Role};
 use crate::plan::{Context, Planned};
 
-/// What was found in compiled files.
-pub(super) enum Verdict {
-    /// They can only be used with the same folders.
-    Bound,
-}
-
-/// Looks for folders that compiled files use.
-pub(super) fn foreign_folder(
+/// The folders that compiled files use, as conditions of an output.
+pub(super) fn used_folders(
     context: &Context,
     unit: &Planned,
     dependencies: &Dependencies<'_>,
     info: &RustcDepInfo,
     files: &[File],
     paths: &[PathBuf],
-) -> Option<Verdict> {
+) -> Vec<(String, PathBuf)> {
     let folders = folders(context, unit, dependencies, info);
+    if folders.is_empty() {
+        return Vec::new();
+    }
     // Metadata has the compiler's working directory beside every source's
     // name, so there it means nothing, unless the code asked for a folder.
-    let working_directory = dependencies.folder.as_os_str().as_encoded_bytes();
+    let working_directory = dependencies.folder;
     let asked = info.env.iter().any(|(_, value)| {
         value
             .as_ref()
-            .is_some_and(|v| v.as_bytes() == working_directory)
+            .is_some_and(|v| Path::new(v) == working_directory)
     });
-    let harmless = (!asked).then_some(working_directory);
-    if folders.is_empty() {
-        return None;
+    let search = Search {
+        harmless: (!asked).then_some(working_directory),
+        info,
+    };
+    let mut used: BTreeSet<(String, PathBuf)> = BTreeSet::new();
+    for (file, path) in files.iter().zip(paths) {
+        let bytes = fs::read(path);
+        for folder in &folders {
+            let uses = bytes
+                .as_ref()
+                .map_or(true, |bytes| uses_folder(file.role, bytes, folder, &search));
+            if uses {
+                let around = context.roots.around(folder);
+                let (name, root) = around.unwrap_or(("@package@", folder));
+                used.insert((name.to_owned(), root.to_owned()));
+            }
+        }
     }
-    let used = files.iter().zip(paths).any(|(file, path)| {
-        let Ok(bytes) = fs::read(path) else {
-            return true;
-        };
-        uses_folder(
-            file.role,
-            &bytes,
-            &Search {
-                folders: &folders,
-                harmless,
-                info,
-            },
-        )
-    });
-    used.then_some(Verdict::Bound)
+    used.into_iter().collect()
 }
 
 /// The folders to look for: for what is compiled in the workspace, the
@@ -70,7 +68,7 @@ fn folders(
     unit: &Planned,
     dependencies: &Dependencies<'_>,
     info: &RustcDepInfo,
-) -> Vec<Vec<u8>> {
+) -> Vec<PathBuf> {
     let mut folders: Vec<PathBuf> = Vec::new();
     if unit.package.is_path() {
         folders.extend([
@@ -95,31 +93,22 @@ fn folders(
     }
     folders.sort();
     folders.dedup();
-    let bytes = folders
-        .into_iter()
-        .map(|folder| folder.as_os_str().as_encoded_bytes().to_vec());
-    bytes.filter(|folder| folder.len() > 1).collect()
+    folders.retain(|folder| folder.as_os_str().len() > 1);
+    folders
 }
 
-/// What to look for.
+/// What counts as harmless.
 struct Search<'a> {
-    folders: &'a [Vec<u8>],
     /// A folder that may stand alone in metadata.
-    harmless: Option<&'a [u8]>,
+    harmless: Option<&'a Path>,
     info: &'a RustcDepInfo,
 }
 
-fn uses_folder(role: Role, bytes: &[u8], search: &Search<'_>) -> bool {
-    let used_beside = |bytes: &[u8], harmless: Option<&[u8]>| {
-        let mut folders = search.folders.iter();
-        folders.any(|folder| {
-            let alone_is_fine = harmless == Some(folder);
-            is_used(bytes, folder, alone_is_fine, search.info)
-        })
-    };
-    let used = |bytes: &[u8]| used_beside(bytes, None);
+fn uses_folder(role: Role, bytes: &[u8], folder: &Path, search: &Search<'_>) -> bool {
+    let name = folder.as_os_str().as_encoded_bytes();
+    let used = |bytes: &[u8]| is_used(bytes, name, false, search.info);
     match role {
-        Role::Metadata => used_beside(bytes, search.harmless),
+        Role::Metadata => is_used(bytes, name, search.harmless == Some(folder), search.info),
         Role::Library => match ArchiveFile::parse(bytes) {
             Ok(archive) => archive.members().flatten().any(|member| {
                 let is_object = member.name().ends_with(b".o");
@@ -204,13 +193,14 @@ pub(super) enum OutDirFile {
     Plain,
     /// Text that names folders, which can be replaced.
     Text(String),
-    /// It names folders, and nothing is known about how.
-    Bound,
+    /// It names these folders, and nothing is known about how.
+    Bound(Vec<(String, PathBuf)>),
 }
 
 /// Classifies a file in `OUT_DIR`.
 pub(super) fn out_dir_file(context: &Context, bytes: &[u8]) -> OutDirFile {
-    if context.roots.found_in(bytes).is_empty() {
+    let found = context.roots.found_in(bytes);
+    if found.is_empty() {
         return OutDirFile::Plain;
     }
     // Objects and archives of objects name the folders of their sources for
@@ -219,7 +209,12 @@ pub(super) fn out_dir_file(context: &Context, bytes: &[u8]) -> OutDirFile {
     match std::str::from_utf8(bytes) {
         _ if is_code => OutDirFile::Plain,
         Ok(text) => OutDirFile::Text(text.to_owned()),
-        Err(_) => OutDirFile::Bound,
+        Err(_) => {
+            let folders = found
+                .into_iter()
+                .filter_map(|name| Some((name.to_owned(), context.roots.folder(name)?.to_owned())));
+            OutDirFile::Bound(folders.collect())
+        }
     }
 }
 

@@ -248,18 +248,14 @@ fn collect_compiled(
         inputs::of_compilation(context, inspector, &dependencies, &rustc).map_err(Unfit)?;
     output.mentions_clippy =
         unit.package.is_path() && inputs::mentions_clippy(&dependencies, &rustc);
-    if let Some(reason) = embedded::foreign_folder(
+    output.inputs.folders = embedded::used_folders(
         context,
         unit,
         &dependencies,
         &rustc,
         &output.files,
         &sources_paths(&sources),
-    ) {
-        match reason {
-            embedded::Verdict::Bound => output.inputs.roots = Some(context.roots.clone()),
-        }
-    }
+    );
     output.glibc = sources_paths(&sources)
         .iter()
         .filter_map(|path| executable::glibc_floor(path))
@@ -402,8 +398,8 @@ fn collect_run(
                 output.files.push(file);
                 sources.push(Origin::Bytes(bytes));
             }
-            embedded::OutDirFile::Bound => {
-                output.inputs.roots = Some(context.roots.clone());
+            embedded::OutDirFile::Bound(folders) => {
+                output.inputs.folders.extend(folders);
                 output.files.push(
                     store::describe(Role::OutDir, text.to_owned(), &path).map_err(file_error)?,
                 );
@@ -425,6 +421,8 @@ fn collect_run(
         &instructions,
     )
     .map_err(Unfit)?;
+    output.inputs.folders.sort();
+    output.inputs.folders.dedup();
     output.inputs.files = read.inputs.files;
     output.inputs.env = read.inputs.env;
     output.inputs.git_head = read.inputs.git_head;

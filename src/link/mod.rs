@@ -18,6 +18,7 @@ use rayon::prelude::*;
 pub use content::{expected_fingerprint, local_dep_info, local_rustc_dep_info, without_clippy};
 pub use paths::{UnitPaths, file_name};
 
+use crate::bridge::remove_replay;
 use crate::cargo::fingerprint::{self, Fingerprint};
 use crate::cargo::layout::Layout;
 use crate::digest::UnitKey;
@@ -340,6 +341,9 @@ impl Linker<'_> {
 
     fn place_compiled(&self, job: &Job<'_>) -> fs::Result<Vec<PathBuf>> {
         fs::create_dir_all(&job.paths.out_dir)?;
+        if job.unit.kind == "build-script" {
+            remove_replay(&job.paths.out_dir)?;
+        }
         let mut placed = Vec::new();
         let emits = content::emits(job.unit, job.output);
         for (index, file) in job.output.files.iter().enumerate() {

@@ -54,11 +54,11 @@ impl<'a> Inspector<'a> {
 
     /// Looks for a difference.
     pub fn difference(&self, inputs: &Inputs, package: Option<&Path>) -> Option<Difference> {
-        if inputs
-            .roots
-            .as_ref()
-            .is_some_and(|roots| roots != self.roots)
-        {
+        let moved = |(name, folder): &(String, PathBuf)| {
+            let here = self.roots.folder(name).or(package);
+            here != Some(folder)
+        };
+        if inputs.folders.iter().any(moved) {
             return Some(Difference::Folders);
         }
         for (name, value) in &inputs.env {
