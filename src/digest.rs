@@ -303,7 +303,7 @@ mod tests {
             .number(7)
             .option(None)
             .list(&["std", "derive"]);
-        assert_eq!(RecipeHash::finish(canonical).to_string(), "PINNED");
+        assert_eq!(RecipeHash::finish(canonical).to_string(), "li6hw2wm6x8jds6xml826jdp6jng8g85");
     }
 
     proptest! {

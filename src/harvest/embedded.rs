@@ -240,6 +240,7 @@ mod tests {
         assert!(!is_used(
             b"\0/w/target/out/private.rs\0",
             b"/w/target/out",
+            false,
             &info
         ));
         assert!(is_used(
