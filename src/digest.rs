@@ -303,7 +303,10 @@ mod tests {
             .number(7)
             .option(None)
             .list(&["std", "derive"]);
-        assert_eq!(RecipeHash::finish(canonical).to_string(), "li6hw2wm6x8jds6xml826jdp6jng8g85");
+        assert_eq!(
+            RecipeHash::finish(canonical).to_string(),
+            "li6hw2wm6x8jds6xml826jdp6jng8g85"
+        );
     }
 
     proptest! {

@@ -219,7 +219,10 @@ mod tests {
     /// store and every substituter.
     #[test]
     fn hash_is_pinned() {
-        assert_eq!(recipe().hash().to_string(), "qiwy7y9h1lh66mp1ld1hjh63yya7nk5y");
+        assert_eq!(
+            recipe().hash().to_string(),
+            "qiwy7y9h1lh66mp1ld1hjh63yya7nk5y"
+        );
     }
 
     #[test]

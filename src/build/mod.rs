@@ -28,6 +28,7 @@ use crate::plan::inputs::Inspector;
 use crate::plan::resolve::package_folder;
 use crate::plan::state::{self, Settled, State};
 use crate::plan::{ContextError, Plan, Reason, Verdict};
+use crate::store::collect::{Limits, Run, collect};
 use crate::store::{Root, Store};
 
 pub use process::{CargoFailure, exit_code};
@@ -94,7 +95,13 @@ pub fn run(
         return Ok((process::plain(request)?, report));
     }
     match prepare(request, config, observer) {
-        Ok(prepared) => prepared.run(observer),
+        Ok(prepared) => {
+            let result = prepared.run(observer);
+            if result.as_ref().is_ok_and(|(_, report)| report.built > 0) {
+                collect_if_due(request, config);
+            }
+            result
+        }
         Err(problem) => {
             observer.clear();
             if let Some(message) = problem {
@@ -102,6 +109,26 @@ pub fn run(
             }
             Ok((process::plain(request)?, Report::default()))
         }
+    }
+}
+
+/// Keeps the store below its configured size: after a build that added to it,
+/// once a day, and never in CI, where nobody comes back to what is kept.
+fn collect_if_due(request: &Request, config: &Config) {
+    const DAY: i64 = 86_400_000_000_000;
+    let note = config.store.join("cache/collected");
+    let last = fs::Stamp::of(&note).map_or(0, |stamp| stamp.mtime.0);
+    if request.environment.get("CI").is_some() || fs::now().0 - last < DAY {
+        return;
+    }
+    let limits = Limits {
+        max_size: config.max_size,
+        older_than: None,
+        run: Run::Real,
+    };
+    // Busy or damaged: another day. `quickbuild store gc` says why.
+    if fs::write(&note, b"").is_ok() {
+        let _ = collect(&config.store, limits);
     }
 }
 

@@ -126,16 +126,18 @@ fn local_part(
                 paths: paths.iter().map(here).collect(),
             })
         }
-        LocalFingerprint::Precalculated(_) => match package_folder(unit) {
-            // The newest file of the package, which a checkout decides.
-            Some(folder) => {
-                let files = package_files::list(folder).ok()?;
-                Some(LocalFingerprint::Precalculated(package_files::newest(
-                    folder, &files,
-                )?))
+        LocalFingerprint::Precalculated(_) => {
+            match package_folder(unit).filter(|_| unit.package.is_path()) {
+                // The newest file of the package, which a checkout decides.
+                Some(folder) => {
+                    let files = package_files::list(folder).ok()?;
+                    Some(LocalFingerprint::Precalculated(package_files::newest(
+                        folder, &files,
+                    )?))
+                }
+                None => Some(local.clone()),
             }
-            None => Some(local.clone()),
-        },
+        }
         other => Some(other.clone()),
     });
     local.collect()

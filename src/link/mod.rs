@@ -147,7 +147,7 @@ pub fn link(
             Ok(files) => {
                 linked.placed += 1;
                 state.note(&context.layout.build_dir, &job.name, job.output.id, &files);
-                store.touch(&job.output.store_name());
+                store.touch(&job.output.store_name(), job.unit.key);
             }
             Err(cause) => {
                 failed[index] = true;

@@ -128,12 +128,20 @@ enum Preference {
     Referenced,
 }
 
-/// The folder of a path package.
+/// The folder of a package whose files may change: a path package, or one that
+/// is vendored. What lies in Cargo's home never does.
 pub fn package_folder(planned: &Planned) -> Option<&Path> {
-    match &planned.package.source {
-        Source::Path(path) => Some(path),
-        Source::Immutable(_) => None,
+    if let Source::Path(path) = &planned.package.source {
+        return Some(path);
     }
+    let source = &planned.unit.target.src_path;
+    let text = source.to_string_lossy();
+    if text.contains("/registry/src/") || text.contains("/git/checkouts/") {
+        return None;
+    }
+    source
+        .ancestors()
+        .find(|folder| folder.join("Cargo.toml").is_file())
 }
 
 /// Chooses.

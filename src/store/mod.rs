@@ -273,11 +273,14 @@ impl Store {
         folder.join(output.files[index].store_name(index))
     }
 
-    /// Notes that an output was used now, for the collector.
-    pub fn touch(&self, store_name: &str) {
+    /// Notes that an output was used now under a unit's name, for the collector.
+    pub fn touch(&self, store_name: &str, key: UnitKey) {
         if self.writable {
-            // Only an order of use: a missed note costs nothing but order.
-            let _ = fs::set_mtime(&self.path(store_name).join("manifest.json"), fs::now());
+            let manifest = self.path(store_name).join("manifest.json");
+            for file in [manifest, self.naming_file(key)] {
+                // Only an order of use: a missed note costs nothing but order.
+                let _ = fs::set_mtime(&file, fs::now());
+            }
         }
     }
 
