@@ -1,6 +1,6 @@
 //! The files by which planner and wrapper talk.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -159,13 +159,13 @@ impl Session {
         Ok(records)
     }
 
-    /// How many runs of build scripts were replayed.
-    pub fn replayed(&self) -> usize {
+    /// Store names of the build script runs that were replayed.
+    pub fn replayed(&self) -> BTreeSet<String> {
         let files = fs::list(&self.folder).unwrap_or_default();
-        files
+        let names = files
             .iter()
-            .filter(|file| file.extension().is_some_and(|e| e == "replayed"))
-            .count()
+            .filter_map(|file| file.file_name()?.to_str()?.strip_suffix(".replayed"));
+        names.map(str::to_owned).collect()
     }
 
     /// Whether Cargo asked rustc for anything.

@@ -16,7 +16,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 
-use crate::bridge::{Record, Session};
+use crate::bridge::Session;
 use crate::cargo::environment::Environment;
 use crate::cargo::invocation::{Invocation, Subcommand};
 use crate::config::Config;
@@ -249,18 +249,17 @@ impl Prepared<'_> {
             Some(session) => process::wrapped(request, context, session)?,
             None => process::plain(request)?,
         };
-        let records = session
-            .as_ref()
-            .and_then(|session| session.records().ok())
-            .unwrap_or_default();
+        let handled = session.as_ref().map(|session| harvest::Session {
+            records: session.records().unwrap_or_default(),
+            replayed: session.replayed(),
+        });
         let idle = session.as_ref().is_none_or(Session::is_idle);
-        let replayed = session.as_ref().map_or(0, Session::replayed);
         if let Some(session) = session {
             session.end();
         }
-        if !idle && store.is_writable() {
-            let harvest = self.harvest(&mut plan, &inspector, &records, &mut state, observer);
-            report.built = harvest.compiled.saturating_sub(replayed);
+        if let Some(handled) = handled.filter(|_| !idle && store.is_writable()) {
+            let harvest = self.harvest(&mut plan, &inspector, &handled, &mut state, observer);
+            report.built = harvest.compiled;
             let name = |index: usize| plan.units[index].package.name.clone();
             report.left = harvest
                 .left
@@ -349,7 +348,7 @@ impl Prepared<'_> {
         &self,
         plan: &mut Plan,
         inspector: &Inspector<'_>,
-        records: &std::collections::BTreeMap<usize, Record>,
+        handled: &harvest::Session,
         state: &mut State,
         observer: &mut dyn Observer,
     ) -> Harvest {
@@ -358,7 +357,7 @@ impl Prepared<'_> {
             return Harvest::default();
         };
         observer.step("taking what was compiled into the store");
-        let harvest = harvest::harvest(context, plan, store, inspector, records, state);
+        let harvest = harvest::harvest(context, plan, store, inspector, handled, state);
         if let Some(error) = &harvest.error {
             observer.warn(&format!(
                 "not all that was compiled is in the store: {}",

@@ -7,23 +7,24 @@
 //! here. What cannot be proved stays in `target/` and is compiled again
 //! elsewhere.
 
+mod collect;
 mod embedded;
 mod executable;
 mod inputs;
 mod unit;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use crate::bridge::Record;
-use crate::cargo::fingerprint::{self, Fingerprint, LocalFingerprint};
+use crate::cargo::fingerprint::{self, Fingerprint};
 use crate::digest::{OutputId, UnitKey};
 use crate::fs;
 use crate::link::UnitPaths;
-use crate::output::{FORMAT, Naming, Output};
+use crate::output::{FORMAT, Naming, Output, Role};
 use crate::plan::inputs::Inspector;
 use crate::plan::state::State;
-use crate::plan::{Context, Plan, Verdict};
+use crate::plan::{Context, Plan, Reason, Verdict};
 use crate::store::{Store, StoreError};
 
 /// What a harvest brought.
@@ -52,6 +53,15 @@ pub(crate) struct Found<'a> {
     pub(crate) paths: UnitPaths,
 }
 
+/// What Cargo did with the wrapper in front of rustc.
+#[derive(Debug, Default)]
+pub struct Session {
+    /// Compilations, by the index of the unit.
+    pub records: BTreeMap<usize, Record>,
+    /// Store names of the build script runs that were replayed.
+    pub replayed: BTreeSet<String>,
+}
+
 /// Takes what Cargo compiled, and learns the names of what was served. The
 /// caller holds Cargo's locks. Afterwards `plan` says what is ready now.
 pub fn harvest(
@@ -59,38 +69,44 @@ pub fn harvest(
     plan: &mut Plan,
     store: &Store,
     inspector: &Inspector<'_>,
-    records: &BTreeMap<usize, Record>,
+    session: &Session,
     state: &mut State,
 ) -> Harvest {
-    let mut result = Harvest::default();
     inspector.forget();
     let in_place = plan.linkable();
+    let digests = collect::digests(plan, &session.records);
+    let mut harvester = Harvester {
+        context,
+        store,
+        inspector,
+        session,
+        digests,
+        differing: BTreeSet::new(),
+        result: Harvest::default(),
+    };
     // Fingerprint hashes of all units that are proved so far.
     let mut proved: HashMap<u64, UnitKey> = HashMap::new();
     let order = plan.order.clone();
     for index in order {
-        let record = records.get(&index);
-        if in_place[index]
+        let record = session.records.get(&index);
+        let untouched = in_place[index]
             && record.is_none()
-            && !was_run_again(context, plan, index, records, state)
-        {
+            && !was_run_again(context, plan, index, &session.records, state);
+        if untouched {
             if let Some(hash) = present_hash(context, plan, index) {
                 proved.insert(hash, plan.units[index].key);
             }
             continue;
         }
-        let Some(found) = find(context, plan, index, record, records, &proved) else {
+        let Some(found) = find(context, plan, index, record, &session.records, &proved) else {
             continue; // not asked for, failed, or of an unknown form
         };
         proved.insert(found.fingerprint.hash(), plan.units[index].key);
-        if let Err(error) = take(context, plan, store, inspector, &found, state, &mut result) {
-            result.error.get_or_insert(error);
-            if !store.is_writable() {
-                break;
-            }
+        if let Err(error) = harvester.take(plan, &found, state) {
+            harvester.result.error.get_or_insert(error);
         }
     }
-    result
+    harvester.result
 }
 
 /// The hash in a unit's fingerprint file, if the unit is named.
@@ -181,76 +197,123 @@ fn find<'a>(
     })
 }
 
-/// Puts a unit into the store, or only its name if the store has it.
-fn take(
-    context: &Context,
-    plan: &mut Plan,
-    store: &Store,
-    inspector: &Inspector<'_>,
-    found: &Found<'_>,
-    state: &mut State,
-    result: &mut Harvest,
-) -> Result<(), StoreError> {
-    let index = found.index;
-    let served = found.record.is_some_and(|record| record.served.is_some());
-    if served {
-        result.served += 1;
-    } else {
-        result.compiled += 1;
-    }
-    if plan.resolution.namings[index].as_ref() != Some(&found.naming) {
-        store.add_naming(&found.naming)?;
-        plan.resolution.namings[index] = Some(found.naming.clone());
-        result.named += 1;
-    }
-    let ready = plan.resolution.output(index).is_some();
-    if ready && (served || plan.units[index].kind == "build-run") {
-        // Known already; linked again with the right times by the caller.
-        state.units.remove(&found.paths.name);
-        return Ok(());
-    }
-    let references: Option<Vec<OutputId>> = plan.units[index]
-        .needs
-        .iter()
-        .map(|&need| plan.resolution.output(need).map(|output| output.id))
-        .collect();
-    let Some(references) = references else {
-        result
-            .left
-            .push((index, "something it needs is not in the store".to_owned()));
-        return Ok(());
-    };
-    match unit::collect(context, plan, inspector, found, references) {
-        Ok(collected) => {
-            let added = unit::add(context, plan, store, found, collected, state)?;
-            result.added += usize::from(added.1);
-            match added.0 {
-                Some(output) => plan.resolution.verdicts[index] = Verdict::Ready(Arc::new(output)),
-                None => result
-                    .left
-                    .push((index, "the store has it with other bytes".to_owned())),
+struct Harvester<'a> {
+    context: &'a Context,
+    store: &'a Store,
+    inspector: &'a Inspector<'a>,
+    session: &'a Session,
+    /// Digests of all compiled files.
+    digests: collect::Digests,
+    /// Units whose files here are not those that the store has under the same
+    /// name: what is compiled against them is not what it would be elsewhere.
+    differing: BTreeSet<usize>,
+    result: Harvest,
+}
+
+impl Harvester<'_> {
+    /// Puts a unit into the store, or only its name if the store has it.
+    fn take(
+        &mut self,
+        plan: &mut Plan,
+        found: &Found<'_>,
+        state: &mut State,
+    ) -> Result<(), StoreError> {
+        let index = found.index;
+        let ready = plan.resolution.output(index).cloned();
+        let served = found.record.is_some_and(|record| record.served.is_some());
+        let replayed = ready
+            .as_ref()
+            .is_some_and(|output| self.session.replayed.contains(&output.store_name()));
+        if served {
+            self.result.served += 1;
+        } else if !replayed {
+            self.result.compiled += 1;
+        }
+        if plan.resolution.namings[index].as_ref() != Some(&found.naming) {
+            self.store.add_naming(&found.naming)?;
+            plan.resolution.namings[index] = Some(found.naming.clone());
+            self.result.named += 1;
+        }
+        if ready.is_some() && (served || replayed) {
+            // Linked again with the right times by the caller.
+            state.units.remove(&found.paths.name);
+            return Ok(());
+        }
+        let needs = &plan.units[index].needs;
+        if needs.iter().any(|need| self.differing.contains(need)) {
+            self.leave(
+                plan,
+                index,
+                "something it was compiled against differs from what the store has",
+            );
+            return Ok(());
+        }
+        let references = needs
+            .iter()
+            .map(|&need| plan.resolution.output(need).map(|output| output.id));
+        let references: Option<Vec<OutputId>> = references.collect();
+        let Some(references) = references else {
+            self.leave(plan, index, "something it needs is not in the store");
+            return Ok(());
+        };
+        let taking = collect::Taking {
+            context: self.context,
+            inspector: self.inspector,
+            digests: &self.digests,
+        };
+        match taking.collect(plan, found, references) {
+            Ok(collected) => self.keep(plan, found, collected, ready.as_deref(), state),
+            Err(collect::Unfit(reason)) => {
+                self.leave(plan, index, &reason);
+                Ok(())
             }
         }
-        Err(unit::Unfit(reason)) => {
-            // It may have been ready with other inputs; now it is not ours.
-            plan.resolution.verdicts[index] = Verdict::Missing(crate::plan::Reason::NotInStore);
-            result.left.push((index, reason));
-        }
     }
-    Ok(())
+
+    fn keep(
+        &mut self,
+        plan: &mut Plan,
+        found: &Found<'_>,
+        collected: collect::Collected,
+        ready: Option<&Output>,
+        state: &mut State,
+    ) -> Result<(), StoreError> {
+        if let Some(ready) = ready {
+            // Cargo did again what the store has. The store's stays; what
+            // depends on this one is taken only if the two are the same.
+            if !same_content(ready, collected.output()) {
+                self.differing.insert(found.index);
+            }
+            state.units.remove(&found.paths.name);
+            return Ok(());
+        }
+        let (output, added) = unit::add(self.context, plan, self.store, found, collected, state)?;
+        match output {
+            Some(output) => {
+                self.result.added += usize::from(added);
+                plan.resolution.verdicts[found.index] = Verdict::Ready(Arc::new(output));
+            }
+            None => {
+                self.differing.insert(found.index);
+                self.leave(plan, found.index, "the store has it with other bytes");
+            }
+        }
+        Ok(())
+    }
+
+    /// Leaves a unit out, and so all that depends on it.
+    fn leave(&mut self, plan: &mut Plan, index: usize, reason: &str) {
+        plan.resolution.verdicts[index] = Verdict::Missing(Reason::NotInStore);
+        self.result.left.push((index, reason.to_owned()));
+    }
 }
 
-/// Whether a fingerprint's local part is what `collect` can describe.
-pub(crate) fn run_local(fingerprint: &Fingerprint) -> &[LocalFingerprint] {
-    &fingerprint.local
-}
-
-/// Whether two outputs hold the same bytes.
-pub(crate) fn same_content(a: &Output, b: &Output) -> bool {
+/// Whether two outputs hold the same bytes, messages aside.
+fn same_content(a: &Output, b: &Output) -> bool {
     let digests = |output: &Output| -> Vec<_> {
-        output
-            .files
-            .iter()
+        let files = output.files.iter();
+        let files = files.filter(|file| !matches!(file.role, Role::Diagnostics | Role::Stderr));
+        files
             .map(|file| (file.role, file.name.clone(), file.sha256))
             .collect()
     };

@@ -415,11 +415,20 @@ pub fn is_store_name(name: &str) -> bool {
 /// Describes a file for a manifest.
 pub fn describe(role: output::Role, name: String, path: &Path) -> fs::Result<File> {
     let sha256 = fs::hash_file(path)?;
-    let size = Stamp::of(path).map_or(0, |stamp| stamp.size);
+    describe_hashed(role, name, path, sha256)
+}
+
+/// Describes a file whose digest is known.
+pub fn describe_hashed(
+    role: output::Role,
+    name: String,
+    path: &Path,
+    sha256: ContentHash,
+) -> fs::Result<File> {
     Ok(File {
         role,
         name,
-        size,
+        size: Stamp::of(path).map_or(0, |stamp| stamp.size),
         sha256,
         mode: fs::mode(path)?,
         portable: false,

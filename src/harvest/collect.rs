@@ -1,0 +1,436 @@
+//! Gathering what the store wants to know about one unit: its files, its
+//! inputs, its dep-info.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+
+use rayon::prelude::*;
+
+use super::inputs::{self, Dependencies};
+use super::unit::Origin;
+use super::{Found, embedded, executable};
+use crate::bridge::Record;
+use crate::cargo::build_script::Instructions;
+use crate::cargo::dep_info::{Base, CargoDepInfo, RustcDepInfo};
+use crate::cargo::fingerprint::LocalFingerprint;
+use crate::digest::{ContentHash, OutputId};
+use crate::fs::{self, Sharing, Stamp};
+use crate::link::{file_name, sharing};
+use crate::output::{DepInfo, FORMAT, Inputs, Output, Role, output_id};
+use crate::plan::inputs::Inspector;
+use crate::plan::resolve::package_folder;
+use crate::plan::{Context, Plan, Planned};
+use crate::store;
+
+/// Why a unit stays out of the store.
+pub(super) struct Unfit(pub(super) String);
+
+impl Unfit {
+    fn because<T>(reason: impl Into<String>) -> Result<T, Self> {
+        Err(Self(reason.into()))
+    }
+}
+
+/// Digests of compiled files by their paths.
+pub(super) type Digests = HashMap<PathBuf, ContentHash>;
+
+/// Hashes all that the compiler left, on all cores.
+pub(super) fn digests(plan: &Plan, records: &BTreeMap<usize, Record>) -> Digests {
+    let compiled = records.iter().filter(|(_, record)| record.served.is_none());
+    let paths: Vec<PathBuf> = compiled
+        .flat_map(|(&index, record)| {
+            let names = compiled_files(&plan.units[index], &record.crate_name);
+            let path = |(_, name): (Role, String)| {
+                record
+                    .out_dir
+                    .join(file_name(&name, &record.extra_filename))
+            };
+            names.into_iter().map(path).collect::<Vec<_>>()
+        })
+        .collect();
+    paths
+        .into_par_iter()
+        .filter_map(|path| fs::hash_file(&path).ok().map(|digest| (path, digest)))
+        .collect()
+}
+
+/// What collecting needs to know.
+pub(super) struct Taking<'a> {
+    pub(super) context: &'a Context,
+    pub(super) inspector: &'a Inspector<'a>,
+    pub(super) digests: &'a Digests,
+}
+
+/// A unit ready for the store.
+pub(super) struct Collected {
+    pub(super) output: Output,
+    pub(super) sources: Vec<Origin>,
+}
+
+impl Collected {
+    /// The manifest.
+    pub(super) fn output(&self) -> &Output {
+        &self.output
+    }
+}
+
+impl Taking<'_> {
+    /// Gathers what the store wants to know about a unit.
+    pub(super) fn collect(
+        &self,
+        plan: &Plan,
+        found: &Found<'_>,
+        references: Vec<OutputId>,
+    ) -> Result<Collected, Unfit> {
+        let Self {
+            context, inspector, ..
+        } = *self;
+        let unit = &plan.units[found.index];
+        let needs_timed = unit.needs.iter().any(|&need| {
+            plan.resolution
+                .output(need)
+                .is_some_and(|output| output.timed)
+        });
+        let mut output = Output {
+            format: FORMAT,
+            id: output_id(unit.key, &Inputs::default(), &references),
+            recipe: unit.recipe,
+            host_recipe: unit.host_recipe,
+            key: unit.key,
+            name: unit.package.name.clone(),
+            version: unit.package.version.clone(),
+            target_kind: unit.kind.to_owned(),
+            produced: unit.produced,
+            references,
+            inputs: Inputs::default(),
+            files: Vec::new(),
+            unit_id: found.naming.unit_id.clone(),
+            extra_filename: found.naming.extra_filename.clone(),
+            timed: unit.package.is_path() || needs_timed,
+            mentions_clippy: false,
+            rustc_dep_info: None,
+            cargo_dep_info: None,
+            local: Vec::new(),
+            seconds: 0.0,
+            jobs: std::thread::available_parallelism().map_or(1, |n| n.get() as u32),
+            glibc: None,
+            builder: "local".to_owned(),
+        };
+        let mut sources = if unit.kind == "build-run" {
+            self.collect_run(plan, found, &mut output)?
+        } else {
+            self.collect_compiled(plan, found, &mut output)?
+        };
+        let started = if unit.kind == "build-run" {
+            let platform = unit.unit.platform.as_deref();
+            context
+                .layout
+                .run_files(platform, &unit.package.name, &found.naming.unit_id)
+                .invoked
+        } else {
+            found.paths.invoked.clone()
+        };
+        let started = Stamp::of(&started)
+            .map(|stamp| stamp.mtime)
+            .unwrap_or_default();
+        if inspector.newest_of(&output.inputs, package_folder(unit)) > started {
+            return Unfit::because("its sources were changed while it was compiled");
+        }
+        if let Ok(text) = fs::read(&found.paths.diagnostics)
+            && !text.is_empty()
+        {
+            output.files.push(store::describe_bytes(
+                Role::Diagnostics,
+                "diagnostics".to_owned(),
+                &text,
+            ));
+            sources.push(Origin::Bytes(text));
+        }
+        output.id = output_id(unit.key, &output.inputs, &output.references);
+        Ok(Collected { output, sources })
+    }
+
+    fn collect_compiled(
+        &self,
+        plan: &Plan,
+        found: &Found<'_>,
+        output: &mut Output,
+    ) -> Result<Vec<Origin>, Unfit> {
+        let Self {
+            context,
+            inspector,
+            digests,
+        } = *self;
+        let unit = &plan.units[found.index];
+        let Some(record) = found.record else {
+            return Unfit::because("the compiler was not seen");
+        };
+        let mut sources = Vec::new();
+        for (role, name) in compiled_files(unit, &record.crate_name) {
+            let path = found
+                .paths
+                .out_dir
+                .join(file_name(&name, &record.extra_filename));
+            if !path.is_file() {
+                continue;
+            }
+            let file = match digests.get(&path) {
+                Some(&digest) => store::describe_hashed(role, name, &path, digest),
+                None => store::describe(role, name, &path),
+            };
+            output.files.push(file.map_err(file_error)?);
+            sources.push(Origin::Path(path, sharing(unit, output, role)));
+        }
+        if output.files.is_empty() {
+            return Unfit::because("its files are not where they should be");
+        }
+        output.seconds = seconds_between(&found.paths.invoked, &found.paths.hash);
+
+        let dep_file = found
+            .paths
+            .out_dir
+            .join(format!("{}{}.d", record.crate_name, record.extra_filename));
+        let rustc = fs::read_text(&dep_file)
+            .ok()
+            .and_then(|text| RustcDepInfo::parse(&text));
+        let cargo = fs::read(&found.paths.dep_info)
+            .ok()
+            .and_then(|bytes| CargoDepInfo::parse(&bytes));
+        let (Some(rustc), Some(cargo)) = (rustc, cargo) else {
+            return Unfit::because("its dep-info is of an unknown form");
+        };
+        let dependencies = Dependencies {
+            folder: &record.folder,
+            out_dir: record.build_script_out_dir.as_deref(),
+            package: package_folder(unit),
+        };
+        output.inputs =
+            inputs::of_compilation(context, inspector, &dependencies, &rustc).map_err(Unfit)?;
+        output.mentions_clippy =
+            unit.package.is_path() && inputs::mentions_clippy(&dependencies, &rustc);
+        output.inputs.folders = embedded::used_folders(
+            context,
+            unit,
+            &dependencies,
+            &rustc,
+            &output.files,
+            &sources_paths(&sources),
+        );
+        output.glibc = sources_paths(&sources)
+            .iter()
+            .filter_map(|path| executable::glibc_floor(path))
+            .max();
+        let portable = |text: &String| inputs::portable(context, &dependencies, text);
+        output.rustc_dep_info = Some(DepInfo {
+            files: rustc.files.iter().map(portable).collect(),
+            env: rustc
+                .env
+                .iter()
+                .map(|(n, v)| (n.clone(), v.as_ref().map(portable)))
+                .collect(),
+        });
+        output.cargo_dep_info = Some(portable_dep_info(context, &dependencies, &cargo));
+        Ok(sources)
+    }
+
+    fn collect_run(
+        &self,
+        plan: &Plan,
+        found: &Found<'_>,
+        output: &mut Output,
+    ) -> Result<Vec<Origin>, Unfit> {
+        let Self {
+            context, inspector, ..
+        } = *self;
+        let unit = &plan.units[found.index];
+        let platform = unit.unit.platform.as_deref();
+        let files = context
+            .layout
+            .run_files(platform, &unit.package.name, &found.naming.unit_id);
+        let dependencies = Dependencies {
+            folder: package_folder(unit).unwrap_or(&context.roots.workspace),
+            out_dir: Some(&files.out_dir),
+            package: package_folder(unit),
+        };
+        let stdout = fs::read(&files.stdout).map_err(file_error)?;
+        let Ok(stdout) = String::from_utf8(stdout) else {
+            return Unfit::because("its build script printed something other than UTF-8");
+        };
+        let instructions = Instructions::parse(&stdout);
+        let portable = |text: &str| inputs::portable(context, &dependencies, &text.to_owned());
+
+        let mut sources = Vec::new();
+        let mut push = |role, name: &str, bytes: Vec<u8>| {
+            output
+                .files
+                .push(store::describe_bytes(role, name.to_owned(), &bytes));
+            sources.push(Origin::Bytes(bytes));
+        };
+        push(Role::Stdout, "stdout", portable(&stdout).into_bytes());
+        let stderr = fs::read(&files.stderr).unwrap_or_default();
+        push(
+            Role::Stderr,
+            "stderr",
+            portable(&String::from_utf8_lossy(&stderr)).into_bytes(),
+        );
+        for name in fs::walk(&files.out_dir).map_err(file_error)? {
+            let path = files.out_dir.join(&name);
+            if fs::is_symlink(&path) {
+                return Unfit::because("its build script made a symbolic link in OUT_DIR");
+            }
+            let Some(text) = name.to_str() else {
+                return Unfit::because("its build script made a file whose name is not UTF-8");
+            };
+            let bytes = fs::read(&path).map_err(file_error)?;
+            match embedded::out_dir_file(context, &bytes) {
+                embedded::OutDirFile::Plain => {
+                    output.files.push(
+                        store::describe_hashed(
+                            Role::OutDir,
+                            text.to_owned(),
+                            &path,
+                            ContentHash::of(&bytes),
+                        )
+                        .map_err(file_error)?,
+                    );
+                    sources.push(Origin::Path(path, Sharing::Private));
+                }
+                embedded::OutDirFile::Text(content) => {
+                    let bytes = portable(&content).into_bytes();
+                    let mut file = store::describe_bytes(Role::OutDir, text.to_owned(), &bytes);
+                    file.mode = fs::mode(&path).map_err(file_error)?;
+                    output.files.push(file);
+                    sources.push(Origin::Bytes(bytes));
+                }
+                embedded::OutDirFile::Bound(folders) => {
+                    output.inputs.folders.extend(folders);
+                    output.files.push(
+                        store::describe_hashed(
+                            Role::OutDir,
+                            text.to_owned(),
+                            &path,
+                            ContentHash::of(&bytes),
+                        )
+                        .map_err(file_error)?,
+                    );
+                    sources.push(Origin::Path(path, Sharing::Private));
+                }
+            }
+        }
+        let script = unit
+            .needs
+            .iter()
+            .copied()
+            .find(|&need| plan.units[need].kind == "build-script");
+        let read = inputs::of_run(
+            context,
+            plan,
+            inspector,
+            script,
+            &dependencies,
+            &instructions,
+        )
+        .map_err(Unfit)?;
+        output.inputs.folders.sort();
+        output.inputs.folders.dedup();
+        output.inputs.files = read.inputs.files;
+        output.inputs.env = read.inputs.env;
+        output.inputs.git_head = read.inputs.git_head;
+        output.timed |= read.timed;
+        output.local = found
+            .fingerprint
+            .local
+            .iter()
+            .map(|local| match local {
+                LocalFingerprint::RerunIfChanged { output, paths } => {
+                    LocalFingerprint::RerunIfChanged {
+                        output: output.clone(),
+                        paths: paths
+                            .iter()
+                            .map(|p| portable(&p.to_string_lossy()).into())
+                            .collect(),
+                    }
+                }
+                other => other.clone(),
+            })
+            .collect();
+        output.seconds = seconds_between(&files.invoked, &found.paths.hash);
+        Ok(sources)
+    }
+}
+
+/// Seconds between the times of two files.
+fn seconds_between(start: &Path, end: &Path) -> f64 {
+    match (Stamp::of(start), Stamp::of(end)) {
+        (Some(start), Some(end)) => ((end.mtime.0 - start.mtime.0) as f64 / 1e9).max(0.0),
+        _ => 0.0,
+    }
+}
+
+fn file_error(error: fs::FsError) -> Unfit {
+    Unfit(error.to_string())
+}
+
+fn sources_paths(sources: &[Origin]) -> Vec<PathBuf> {
+    let paths = sources.iter().filter_map(|origin| match origin {
+        Origin::Path(path, _) => Some(path.clone()),
+        Origin::Bytes(_) => None,
+    });
+    paths.collect()
+}
+
+fn portable_dep_info(
+    context: &Context,
+    dependencies: &Dependencies<'_>,
+    info: &CargoDepInfo,
+) -> CargoDepInfo {
+    let build_dir = &context.layout.build_dir;
+    let file = |(base, path): &(Base, PathBuf)| {
+        let absolute = if *base == Base::BuildDir {
+            build_dir.join(path)
+        } else {
+            path.clone()
+        };
+        let below_out_dir = dependencies
+            .out_dir
+            .and_then(|dir| absolute.strip_prefix(dir).ok());
+        let path = match below_out_dir {
+            Some(rest) => Path::new("@out-dir@").join(rest),
+            None => PathBuf::from(context.roots.portable(&path.to_string_lossy())),
+        };
+        (*base, path)
+    };
+    let mut files: Vec<_> = info.files.iter().map(file).collect();
+    files.sort();
+    let portable = |text: &String| inputs::portable(context, dependencies, text);
+    CargoDepInfo {
+        files,
+        env: info
+            .env
+            .iter()
+            .map(|(n, v)| (n.clone(), v.as_ref().map(portable)))
+            .collect(),
+    }
+}
+
+/// Names of the files that a compilation may leave, with `@` for the extra
+/// filename (`TargetInfo::file_types` in Cargo, for Linux).
+fn compiled_files(unit: &Planned, crate_name: &str) -> Vec<(Role, String)> {
+    let mut files = vec![(Role::Metadata, format!("lib{crate_name}@.rmeta"))];
+    if unit.test || matches!(unit.kind, "bin" | "test" | "bench" | "build-script") {
+        files.push((Role::Executable, format!("{crate_name}@")));
+        return files;
+    }
+    for crate_type in &unit.unit.target.crate_types {
+        match crate_type.as_str() {
+            "lib" | "rlib" => files.push((Role::Library, format!("lib{crate_name}@.rlib"))),
+            "proc-macro" | "dylib" | "cdylib" => {
+                files.push((Role::Native, format!("lib{crate_name}@.so")))
+            }
+            "staticlib" => files.push((Role::Native, format!("lib{crate_name}@.a"))),
+            _ => files.push((Role::Executable, format!("{crate_name}@"))),
+        }
+    }
+    files.dedup();
+    files
+}
