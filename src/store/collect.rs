@@ -695,7 +695,7 @@ mod tests {
             })
             .unwrap();
         grow_old(root);
-        store.touch(&used.store_name());
+        store.touch(&used.store_name(), used.key);
         assert!(matches!(
             collect(root, limit(0)),
             Err(StoreError::Busy { .. })
