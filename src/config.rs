@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use crate::cargo::environment::Environment;
+use crate::environment::Environment;
 use crate::fs;
 
 /// Name of the file in a project.

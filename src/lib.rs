@@ -5,7 +5,7 @@
 //!
 //! | rank | modules | job |
 //! |---|---|---|
-//! | 0 | [`digest`], [`fs`], [`console`] | stable hashes; the only user of `std::fs`; standard error |
+//! | 0 | [`digest`], [`fs`], [`console`], [`environment`] | stable hashes; the only user of `std::fs`; the terminal; variables |
 //! | 1 | [`cargo`], [`config`] | all that is known of Cargo; `quickbuild.toml` |
 //! | 2 | [`recipe`], [`output`] | what to build; what building it produced |
 //! | 3 | [`store`] | the hash-addressed store and its collector |
@@ -24,6 +24,7 @@ pub mod cli;
 pub mod config;
 pub mod console;
 pub mod digest;
+pub mod environment;
 pub mod fs;
 pub mod harvest;
 pub mod link;

@@ -17,9 +17,9 @@ use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 
 use crate::bridge::Session;
-use crate::cargo::environment::Environment;
 use crate::cargo::invocation::{Invocation, Subcommand};
 use crate::config::Config;
+use crate::environment::Environment;
 use crate::fs;
 use crate::harvest::{self, Harvest};
 use crate::link::{self, TargetLock};

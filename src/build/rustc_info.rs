@@ -8,8 +8,8 @@
 
 use std::path::PathBuf;
 
-use crate::cargo::environment::Environment;
 use crate::digest::{Canonical, RecipeHash};
+use crate::environment::Environment;
 use crate::fs;
 use crate::plan::Context;
 use crate::store::Store;

@@ -4,7 +4,7 @@
 //! | module | knows |
 //! |---|---|
 //! | [`invocation`] | the command line that is meant for Cargo |
-//! | [`environment`] | variables, and Cargo's merged configuration |
+//! | [`settings`] | Cargo's merged configuration |
 //! | [`toolchain`] | `rustc -vV`, `cargo -V`, the sysroot |
 //! | [`workspace`] | where the workspace, its members and `target/` are |
 //! | [`unit_graph`] | `cargo build --unit-graph` |
@@ -17,12 +17,12 @@
 
 pub mod build_script;
 pub mod dep_info;
-pub mod environment;
 pub mod fingerprint;
 pub mod invocation;
 pub mod layout;
 pub mod package_files;
 pub mod rustc_args;
+pub mod settings;
 pub mod toolchain;
 pub mod unit_graph;
 pub mod workspace;

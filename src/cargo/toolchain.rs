@@ -10,9 +10,9 @@ use std::process::Command;
 
 use serde::{Deserialize, Serialize};
 
-use super::environment::Environment;
 use super::{CargoError, output_of};
 use crate::digest::{Canonical, RecipeHash};
+use crate::environment::Environment;
 use crate::fs::{self, Stamp};
 
 /// What identifies a toolchain.

@@ -5,9 +5,9 @@ use std::process::Command;
 
 use serde::{Deserialize, Serialize};
 
-use super::environment::Environment;
 use super::invocation::Invocation;
 use super::{CargoError, output_of};
+use crate::environment::Environment;
 
 /// What `cargo metadata --no-deps` tells (Cargo book, "cargo metadata").
 #[derive(Debug, Clone, Serialize, Deserialize)]

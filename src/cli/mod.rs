@@ -18,9 +18,9 @@ use clap::{CommandFactory as _, Parser as _};
 
 use crate::bridge::{WRAPPER_NAME, is_replay, run_replay, run_wrapper};
 use crate::build::chain;
-use crate::cargo::environment::Environment;
 use crate::cargo::invocation::Subcommand;
 use crate::config::Config;
+use crate::environment::Environment;
 use crate::fs;
 use arguments::{Arguments, BridgeCommand, Command};
 

@@ -10,9 +10,9 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::build::Observer;
-use crate::cargo::environment::Environment;
 use crate::cargo::invocation::Invocation;
 use crate::console;
+use crate::environment::Environment;
 
 /// How much to say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

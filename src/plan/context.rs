@@ -14,14 +14,15 @@ use std::process::Command;
 use serde::{Deserialize, Serialize};
 
 use super::graph::Common;
-use crate::cargo::environment::{Environment, Settings};
 use crate::cargo::invocation::{Invocation, Subcommand};
 use crate::cargo::layout::{self, Layout, LayoutKind};
+use crate::cargo::settings::Settings;
 use crate::cargo::toolchain::Toolchain;
 use crate::cargo::unit_graph::{PackageId, Source, UnitGraph};
 use crate::cargo::workspace::{Roots, Workspace};
 use crate::cargo::{self, CargoError};
 use crate::digest::{Canonical, ContentHash, RecipeHash};
+use crate::environment::Environment;
 use crate::fs;
 use crate::recipe::Tools;
 

@@ -4,10 +4,11 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-use crate::cargo::environment::{Environment, Settings, effective_variable};
 use crate::cargo::package_files;
+use crate::cargo::settings::{Settings, effective_variable};
 use crate::cargo::workspace::Roots;
 use crate::digest::{ContentHash, ContentHasher};
+use crate::environment::Environment;
 use crate::fs::{self, Stamp, Time};
 use crate::output::{InputBase, InputFile, Inputs};
 

@@ -9,10 +9,10 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::context::{Context, configuration_files, is_relevant_variable, nearest_manifest};
-use crate::cargo::environment::Environment;
 use crate::cargo::invocation::Invocation;
 use crate::cargo::layout;
 use crate::digest::{Canonical, OutputId, RecipeHash};
+use crate::environment::Environment;
 use crate::fs::{self, Stamp, Time};
 
 const FORMAT: u32 = 1;
