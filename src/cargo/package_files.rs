@@ -8,17 +8,17 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use crate::fs::{self, Stamp};
+use crate::fs::{self, Stamp, Time};
 
-/// Lists the files below a package, relative to it and sorted. In a Git
+/// Lists the files below a package, relative to it, in Cargo's order. In a Git
 /// repository: those tracked or not ignored, without packages nested inside.
 /// Elsewhere: all but `target` and what is hidden.
 pub fn list(package: &Path) -> fs::Result<Vec<PathBuf>> {
-    let mut files = match list_git(package) {
-        Some(files) => files,
-        None => list_walk(package)?,
-    };
-    files.sort();
+    if let Some(files) = list_git(package) {
+        return Ok(files);
+    }
+    let mut files = Vec::new();
+    walk(package, package, &mut files)?;
     Ok(files)
 }
 
@@ -64,37 +64,35 @@ fn list_git(package: &Path) -> Option<Vec<PathBuf>> {
         .then_some(files)
 }
 
-fn list_walk(package: &Path) -> fs::Result<Vec<PathBuf>> {
-    let mut files = Vec::new();
-    let mut folders = vec![package.to_owned()];
-    while let Some(folder) = folders.pop() {
-        let top = folder == package;
-        if !top && folder.join("Cargo.toml").is_file() {
+/// Entries in the order in which the system lists them, a folder's content in
+/// its place, as `walkdir` does for Cargo.
+fn walk(package: &Path, folder: &Path, files: &mut Vec<PathBuf>) -> fs::Result<()> {
+    let top = folder == package;
+    for path in fs::list_unsorted(folder)? {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        if name.starts_with('.') {
             continue;
         }
-        for path in fs::list(&folder)? {
-            let name = path.file_name().unwrap_or_default().to_string_lossy();
-            let hidden = name.starts_with('.');
-            if path.is_dir() && !fs::is_symlink(&path) {
-                if !hidden && !(top && name == "target") {
-                    folders.push(path);
-                }
-            } else if !hidden {
-                files.push(path.strip_prefix(package).unwrap_or(&path).to_owned());
-            }
+        if !path.is_dir() || fs::is_symlink(&path) {
+            files.push(path.strip_prefix(package).unwrap_or(&path).to_owned());
+        } else if !(top && name == "target") && !path.join("Cargo.toml").is_file() {
+            walk(package, &path, files)?;
         }
     }
-    Ok(files)
+    Ok(())
 }
 
 /// The string that Cargo keeps for the newest of these files.
 pub fn newest(package: &Path, files: &[PathBuf]) -> Option<String> {
-    let stamped = files
-        .iter()
-        .filter_map(|file| Some((Stamp::of(&package.join(file))?.mtime, file)));
-    // Cargo keeps the first of several newest files in its own listing order,
-    // which is not promised; a tie by name may then run the script once more.
-    let (time, file) = stamped.max_by(|a, b| a.0.cmp(&b.0).then(b.1.cmp(a.1)))?;
+    let mut newest: Option<(Time, &PathBuf)> = None;
+    for file in files {
+        let time = Stamp::of(&package.join(file)).map_or(Time::default(), |stamp| stamp.mtime);
+        // Of several newest files Cargo keeps the first (`last_modified_file`).
+        if newest.is_none_or(|(newest, _)| time > newest) {
+            newest = Some((time, file));
+        }
+    }
+    let (time, file) = newest?;
     Some(format!(
         "{}.{:09}s ({})",
         time.seconds(),
@@ -135,7 +133,7 @@ pub fn git_head(folder: &Path) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fs::{Time, create_dir_all, set_mtime, write};
+    use crate::fs::{create_dir_all, set_mtime, write};
 
     #[test]
     fn a_folder_outside_git_is_walked_without_target_and_nested_packages() {
@@ -153,8 +151,10 @@ mod tests {
             create_dir_all(path.parent().unwrap()).unwrap();
             write(&path, b"").unwrap();
         }
+        let mut files = list(root).unwrap();
+        files.sort();
         assert_eq!(
-            list(root).unwrap(),
+            files,
             [PathBuf::from("Cargo.toml"), PathBuf::from("src/lib.rs")]
         );
     }

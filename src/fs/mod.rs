@@ -185,17 +185,21 @@ pub fn sync(path: &Path) -> Result<()> {
 
 /// The entries of a folder, sorted by name; none if there is no such folder.
 pub fn list(path: &Path) -> Result<Vec<PathBuf>> {
+    let mut paths = list_unsorted(path)?;
+    paths.sort();
+    Ok(paths)
+}
+
+/// The entries of a folder in the system's own order.
+pub fn list_unsorted(path: &Path) -> Result<Vec<PathBuf>> {
     let entries = match at("list", path, std_fs::read_dir(path)) {
         Ok(entries) => entries,
         Err(error) if error.is_absent() => return Ok(Vec::new()),
         Err(error) => return Err(error),
     };
-    let mut paths = Vec::new();
-    for entry in entries {
-        paths.push(at("list", path, entry)?.path());
-    }
-    paths.sort();
-    Ok(paths)
+    entries
+        .map(|entry| Ok(at("list", path, entry)?.path()))
+        .collect()
 }
 
 /// All files below a folder, relative to it, sorted; symbolic links count as

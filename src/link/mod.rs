@@ -123,13 +123,15 @@ pub fn link(
             pending.push(job);
         }
     }
-    let time = fs::now()
-        .max(inspector.newest())
-        .max(Time(state.high_water.0 + 1));
+    // Sources from the future are newer than anything made now: Cargo compiles
+    // them each time, and so it shall.
+    let now = fs::now();
+    let time = now.max(Time(state.high_water.0 + 1));
     let linker = Linker {
         context,
         store,
         inspector,
+        now,
         time,
     };
     let mut results: Vec<(usize, fs::Result<Vec<PathBuf>>)> = pending
@@ -317,6 +319,7 @@ struct Linker<'a> {
     context: &'a Context,
     store: &'a Store,
     inspector: &'a Inspector<'a>,
+    now: Time,
     /// The time of timed units' files.
     time: Time,
 }
@@ -476,7 +479,7 @@ impl Linker<'_> {
         let newest = self
             .inspector
             .newest_of(&job.output.inputs, package_folder(job.unit));
-        newest.max(FILE_TIME)
+        newest.max(FILE_TIME).min(self.now)
     }
 
     /// A build script's output has the time of linking, so an edit between the

@@ -288,22 +288,22 @@ impl Store {
     /// manifest. Sizes and digests must be right in the manifest.
     pub fn add(&self, output: &Output, sources: &[Source<'_>]) -> Result<Added> {
         let store_name = output.store_name();
-        let target = self.path(&store_name);
-        if target.join("manifest.json").is_file() {
+        if self.has(&store_name) {
             self.index(output)?;
             return Ok(Added::Existing);
         }
         let stage = fs::unique_beside(&self.root.join("tmp").join(&store_name));
+        let target = self.path(&store_name);
         let staged = self.stage(&stage, output, sources).and_then(|()| {
-            // Left by a broken copy or a lost manifest: out of the way first.
             if target.exists() {
+                // Damaged, or left by a broken copy: out of the way first.
                 self.discard(&store_name)?;
             }
             Ok(fs::rename(&stage, &target)?)
         });
         if let Err(error) = staged {
             let _ = fs::remove_dir_all(&stage);
-            if target.join("manifest.json").is_file() {
+            if self.has(&store_name) {
                 self.index(output)?;
                 return Ok(Added::Existing); // another process was first
             }
@@ -311,6 +311,12 @@ impl Store {
         }
         self.index(output)?;
         Ok(Added::New)
+    }
+
+    /// Whether there is an output of this name that can be used.
+    fn has(&self, store_name: &str) -> bool {
+        self.output(store_name)
+            .is_some_and(|output| self.is_usable(&output))
     }
 
     fn stage(&self, stage: &Path, output: &Output, sources: &[Source<'_>]) -> Result<()> {
@@ -341,8 +347,12 @@ impl Store {
     fn index(&self, output: &Output) -> Result<()> {
         let name = output.store_name();
         if !self.candidates(output.host_recipe).contains(&name) {
-            let line = format!("{name}\n");
-            fs::append(&self.index_file(output.host_recipe), line.as_bytes())?;
+            let file = self.index_file(output.host_recipe);
+            // A line that was broken off must not swallow this one.
+            let broken = fs::read_optional(&file)?
+                .is_some_and(|text| !text.ends_with(b"\n") && !text.is_empty());
+            let start = if broken { "\n" } else { "" };
+            fs::append(&file, format!("{start}{name}\n").as_bytes())?;
         }
         Ok(())
     }
