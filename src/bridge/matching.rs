@@ -36,9 +36,23 @@ pub struct Entry {
     pub externs: Vec<(String, usize)>,
     /// The store name of the output that serves it, if one does.
     pub serve: Option<String>,
-    /// For a build script: the store name of the run to replay, if Cargo is
-    /// going to run the script without need.
-    pub replay: Option<String>,
+    /// For a build script: its runs, if Cargo is going to run it without need.
+    pub replay: Vec<ReplayRun>,
+}
+
+/// A run of a build script that can be replayed, and how Cargo will call it
+/// (Cargo book, "Environment variables Cargo sets for build scripts").
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReplayRun {
+    /// The store name of its output.
+    pub output: String,
+    /// `DEBUG`.
+    pub debug: bool,
+    /// `OPT_LEVEL`.
+    pub opt_level: String,
+    /// `TARGET`, if it is not the host.
+    pub platform: Option<String>,
 }
 
 /// A compilation that Cargo asks for.
@@ -121,7 +135,7 @@ mod tests {
             codegen: [("debuginfo".to_owned(), "0".to_owned())].into(),
             externs: vec![("serde_core".to_owned(), dependency)],
             serve: None,
-            replay: None,
+            replay: Vec::new(),
         }
     }
 

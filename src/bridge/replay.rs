@@ -21,6 +21,7 @@ use std::process::{Command, ExitCode};
 
 use serde::{Deserialize, Serialize};
 
+use super::matching::ReplayRun;
 use super::wrapper::SESSION_VARIABLE;
 use crate::cargo::workspace::Roots;
 use crate::fs::{self, Sharing};
@@ -38,8 +39,8 @@ pub(super) struct Replay {
     pub(super) session: PathBuf,
     /// The store's folder.
     pub(super) store: PathBuf,
-    /// The store name of the run's output.
-    pub(super) run: String,
+    /// The runs that can be replayed.
+    pub(super) runs: Vec<ReplayRun>,
     /// Folders that differ between users.
     pub(super) roots: Roots,
 }
@@ -91,7 +92,7 @@ fn replay(program: &Path) -> Option<()> {
     let out_dir = PathBuf::from(std::env::var_os("OUT_DIR")?);
     let store = Store::open(&replay.store).ok()?;
     let output = store
-        .output(&replay.run)
+        .output(run_asked_for(&replay.runs)?)
         .filter(|output| store.is_intact(output))?;
     let mut stdout = String::new();
     for (index, file) in output.files.iter().enumerate() {
@@ -108,6 +109,25 @@ fn replay(program: &Path) -> Option<()> {
     }
     crate::console::out(&stdout);
     note_run(&replay.session, &output, &out_dir)
+}
+
+/// The run that Cargo asks for; `None` if that is not certain.
+fn run_asked_for(runs: &[ReplayRun]) -> Option<&str> {
+    let variable = |name| std::env::var(name).ok();
+    let debug = variable("DEBUG")? != "false";
+    let (opt_level, target, host) = (
+        variable("OPT_LEVEL")?,
+        variable("TARGET")?,
+        variable("HOST")?,
+    );
+    let asked = |run: &&ReplayRun| {
+        run.debug == debug
+            && run.opt_level == opt_level
+            && *run.platform.as_ref().unwrap_or(&host) == target
+    };
+    let mut found = runs.iter().filter(asked).map(|run| run.output.as_str());
+    let first = found.next()?;
+    found.all(|other| other == first).then_some(first)
 }
 
 fn local(text: &str, out_dir: &Path, roots: &Roots) -> String {

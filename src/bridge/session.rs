@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use super::matching::Entry;
+use super::matching::{Entry, ReplayRun};
 use super::wrapper::WRAPPER_NAME;
 use crate::cargo::layout::{self, LayoutKind};
 use crate::cargo::unit_graph::Mode;
@@ -251,19 +251,30 @@ pub fn user_wrapper(context: &Context) -> Option<String> {
         .map(str::to_owned)
 }
 
-/// The run of a build script that is ready but has no name yet. A script that is
-/// run twice, for host and target, runs by itself: the two look the same.
-fn replayed_run(plan: &Plan, script: usize, linkable: &[bool]) -> Option<String> {
+/// The runs of a build script, if all are ready and one has no name yet. A
+/// script may be run for the host and for the target; what Cargo tells it about
+/// the profile and the platform says which run it is.
+fn replayed_runs(plan: &Plan, script: usize, linkable: &[bool]) -> Vec<ReplayRun> {
     let is_run = |&index: &usize| {
         plan.units[index].kind == "build-run" && plan.units[index].needs.contains(&script)
     };
-    let mut runs = (0..plan.units.len()).filter(is_run);
-    let run = runs
-        .next()
-        .filter(|&run| runs.next().is_none() && !linkable[run])?;
-    plan.resolution
-        .output(run)
-        .map(|output| output.store_name())
+    let runs: Vec<usize> = (0..plan.units.len()).filter(is_run).collect();
+    if runs.iter().all(|&run| linkable[run]) {
+        return Vec::new();
+    }
+    let run = |&run: &usize| {
+        let profile = &plan.units[run].unit.profile;
+        let debuginfo = profile.get("debuginfo");
+        let off = debuginfo.is_none_or(|value| value.is_null() || *value == 0 || *value == "none");
+        Some(ReplayRun {
+            output: plan.resolution.output(run)?.store_name(),
+            debug: !off,
+            opt_level: profile.get("opt_level")?.as_str()?.to_owned(),
+            platform: plan.units[run].unit.platform.clone(),
+        })
+    };
+    let runs: Option<Vec<ReplayRun>> = runs.iter().map(run).collect();
+    runs.unwrap_or_default()
 }
 
 fn entry(plan: &Plan, index: usize, linkable: &[bool]) -> Option<(String, Entry)> {
@@ -304,7 +315,7 @@ fn entry(plan: &Plan, index: usize, linkable: &[bool]) -> Option<(String, Entry)
             .resolution
             .output(index)
             .map(|output| output.store_name()),
-        replay: replayed_run(plan, index, linkable),
+        replay: replayed_runs(plan, index, linkable),
     };
     Some((unit.unit.crate_name(), entry))
 }

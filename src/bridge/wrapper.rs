@@ -99,10 +99,10 @@ fn answer(
         served: None,
     };
     if let Some((entry, store_name)) = entry.and_then(|entry| Some((entry, entry.serve.clone()?))) {
-        let replay = entry.replay.as_ref().map(|run| Replay {
+        let replay = (!entry.replay.is_empty()).then(|| Replay {
             session: folder.to_owned(),
             store: file.store.clone(),
-            run: run.clone(),
+            runs: entry.replay.clone(),
             roots: file.roots.clone(),
         });
         record.served = serve(file, &store_name, &parsed, &record, replay).map(|_| store_name);

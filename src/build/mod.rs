@@ -20,7 +20,7 @@ use crate::bridge::Session;
 use crate::cargo::invocation::{Invocation, Subcommand};
 use crate::config::Config;
 use crate::environment::Environment;
-use crate::fs;
+use crate::fs::{self, Time};
 use crate::harvest::{self, Harvest};
 use crate::link::{self, TargetLock};
 use crate::plan::context::Context;
@@ -170,9 +170,13 @@ fn prepare<'a>(
     let store = Store::open(&config.store)
         .map_err(|error| Some(format!("{}; Cargo runs without it", chain(&error))))?;
     observer.step("asking Cargo for the unit graph");
-    let environment = with_clippy_arguments(request);
     let cache = store.cache("");
-    let context = Context::gather(&environment, &request.folder, &request.invocation, &cache);
+    let context = Context::gather(
+        &request.environment,
+        &request.folder,
+        &request.invocation,
+        &cache,
+    );
     let context = context.map_err(|error| match error {
         ContextError::NoManifest { .. } | ContextError::Cargo(_) => None,
         error => Some(format!("{}; Cargo runs alone", chain(&error))),
@@ -182,22 +186,6 @@ fn prepare<'a>(
         store,
         context,
     })
-}
-
-/// Clippy hands its arguments to its driver in a variable, which the driver
-/// lists among what it read (`src/main.rs` and `src/driver.rs` of clippy).
-fn with_clippy_arguments(request: &Request) -> Environment {
-    let mut environment = request.environment.clone();
-    if request.invocation.subcommand == Subcommand::Clippy {
-        let own = request.invocation.own_arguments().iter();
-        let no_deps = own.filter(|argument| *argument == "--no-deps");
-        let arguments = no_deps.chain(request.invocation.passed_arguments());
-        let joined: String = arguments
-            .map(|a| format!("{a}__CLIPPY_HACKERY__"))
-            .collect();
-        environment.set("CLIPPY_ARGS", joined);
-    }
-    environment
 }
 
 impl Prepared<'_> {
@@ -218,6 +206,7 @@ impl Prepared<'_> {
 
         observer.step("linking units");
         let mut state = State::load(&context.layout.build_dir);
+        let time = link::time(&state);
         let linkable = plan.linkable();
         let before: Vec<bool> = (0..plan.units.len())
             .map(|i| self.is_in_place(&plan, &state, i))
@@ -225,7 +214,8 @@ impl Prepared<'_> {
         match self.lock(&plan, observer) {
             Ok(_lock) => {
                 if linkable.iter().any(|&linkable| linkable) {
-                    let (linked, error) = link::link(context, &plan, store, &inspector, &mut state);
+                    let (linked, error) =
+                        link::link(context, &plan, store, &inspector, &mut state, time);
                     if let Some(error) = error {
                         observer.warn(&format!("not all units could be linked: {}", chain(&error)));
                     }
@@ -258,7 +248,13 @@ impl Prepared<'_> {
             session.end();
         }
         if let Some(handled) = handled.filter(|_| !idle && store.is_writable()) {
-            let harvest = self.harvest(&mut plan, &inspector, &handled, &mut state, observer);
+            let harvest = self.harvest(
+                &mut plan,
+                &inspector,
+                &handled,
+                (&mut state, time),
+                observer,
+            );
             report.built = harvest.compiled;
             let name = |index: usize| plan.units[index].package.name.clone();
             report.left = harvest
@@ -332,6 +328,7 @@ impl Prepared<'_> {
         if !wanted {
             return None;
         }
+        crate::bridge::sweep(&self.context.layout.build_dir);
         match Session::start(&self.context, plan, &self.store, &self.request.program) {
             Ok(session) => Some(session),
             Err(error) => {
@@ -349,7 +346,7 @@ impl Prepared<'_> {
         plan: &mut Plan,
         inspector: &Inspector<'_>,
         handled: &harvest::Session,
-        state: &mut State,
+        (state, time): (&mut State, Time),
         observer: &mut dyn Observer,
     ) -> Harvest {
         let Self { context, store, .. } = self;
@@ -367,7 +364,7 @@ impl Prepared<'_> {
         // What was served has the times of this run; Cargo would call what
         // depends on it stale the next time.
         if harvest.served > 0 || harvest.named > 0 {
-            let (_, error) = link::link(context, plan, store, inspector, state);
+            let (_, error) = link::link(context, plan, store, inspector, state, time);
             if let Some(error) = error {
                 observer.warn(&format!("not all units could be linked: {}", chain(&error)));
             }

@@ -1,5 +1,6 @@
 //! The command line. Names are a contract: add to them, do not rename them.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -29,6 +30,28 @@ pub(super) struct CargoArguments {
         allow_hyphen_values = true
     )]
     pub(super) arguments: Vec<String>,
+}
+
+/// How many words are for us. What follows is Cargo's, to the letter: a parser
+/// would take the `--` between Cargo's arguments and the program's.
+pub(super) fn words_before_cargo(words: &[OsString]) -> usize {
+    let word = |at: usize| {
+        words
+            .get(at)
+            .and_then(|word| word.to_str())
+            .unwrap_or_default()
+    };
+    let end = match (word(1), word(2)) {
+        ("build" | "check" | "clippy" | "test" | "run" | "doc" | "bench" | "plan", _) => 2,
+        ("explain", _) | ("bridge", "emit") => 3,
+        _ => return words.len(),
+    };
+    let help = matches!(word(end), "--help" | "-h") || matches!(word(2), "--help" | "-h");
+    if help {
+        words.len()
+    } else {
+        end.min(words.len())
+    }
 }
 
 /// How a report is printed.
@@ -73,6 +96,7 @@ pub(super) enum Command {
     Explain {
         /// The package's name, or `name@version`.
         package: String,
+        /// Arguments for Cargo, as they are.
         #[command(flatten)]
         cargo: CargoArguments,
     },

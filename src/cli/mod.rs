@@ -116,9 +116,15 @@ pub fn main(called: CalledAs) -> ExitCode {
     if called == CalledAs::CargoSubcommand && arguments.get(1).is_some_and(|a| a == "quickbuild") {
         arguments.remove(1);
     }
+    let own_words = arguments::words_before_cargo(&arguments);
+    let cargo_arguments = arguments.split_off(own_words);
     let parsed = match Arguments::try_parse_from(&arguments) {
         Ok(parsed) => parsed,
         Err(error) => error.exit(),
+    };
+    let Ok(cargo_arguments) = utf8(cargo_arguments) else {
+        Failure::new("an argument is not UTF-8").print();
+        return Exit::Usage.into();
     };
     let folder = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/"));
     let surroundings = Surroundings {
@@ -126,7 +132,7 @@ pub fn main(called: CalledAs) -> ExitCode {
         program: own_program(&name),
         folder,
     };
-    match run(parsed.command, &surroundings) {
+    match run(parsed.command, cargo_arguments, &surroundings) {
         Ok(code) => code,
         Err(failure) => {
             failure.print();
@@ -143,29 +149,33 @@ fn own_program(name: &Path) -> PathBuf {
     if beside.is_file() { beside } else { own }
 }
 
-fn run(command: Command, surroundings: &Surroundings) -> Result<ExitCode, Failure> {
-    let build = |subcommand, cargo: arguments::CargoArguments| {
-        cargo::run(surroundings, subcommand, cargo.arguments)
-    };
+fn utf8(arguments: Vec<OsString>) -> Result<Vec<String>, OsString> {
+    arguments.into_iter().map(OsString::into_string).collect()
+}
+
+fn run(
+    command: Command,
+    cargo_arguments: Vec<String>,
+    surroundings: &Surroundings,
+) -> Result<ExitCode, Failure> {
+    let build = |subcommand| cargo::run(surroundings, subcommand, cargo_arguments.clone());
     match command {
-        Command::Build(arguments) => build(Subcommand::Build, arguments),
-        Command::Check(arguments) => build(Subcommand::Check, arguments),
-        Command::Clippy(arguments) => build(Subcommand::Clippy, arguments),
-        Command::Test(arguments) => build(Subcommand::Test, arguments),
-        Command::Run(arguments) => build(Subcommand::Run, arguments),
-        Command::Doc(arguments) => build(Subcommand::Doc, arguments),
-        Command::Bench(arguments) => build(Subcommand::Bench, arguments),
-        Command::Plan(arguments) => plan::plan(surroundings, arguments.arguments),
-        Command::Explain { package, cargo } => {
-            plan::explain(surroundings, &package, cargo.arguments)
-        }
+        Command::Build(_) => build(Subcommand::Build),
+        Command::Check(_) => build(Subcommand::Check),
+        Command::Clippy(_) => build(Subcommand::Clippy),
+        Command::Test(_) => build(Subcommand::Test),
+        Command::Run(_) => build(Subcommand::Run),
+        Command::Doc(_) => build(Subcommand::Doc),
+        Command::Bench(_) => build(Subcommand::Bench),
+        Command::Plan(_) => plan::plan(surroundings, cargo_arguments),
+        Command::Explain { package, .. } => plan::explain(surroundings, &package, cargo_arguments),
         Command::Store(command) => store::run(surroundings, command),
         Command::Detach { target_dir } => store::detach(surroundings, target_dir),
         Command::Doctor { format } => doctor::run(surroundings, format),
         Command::Bridge(BridgeCommand::Request { recipe, emit }) => {
             bridge::request(surroundings, &recipe, &emit)
         }
-        Command::Bridge(BridgeCommand::Emit(arguments)) => Ok(bridge::emit(arguments.arguments)),
+        Command::Bridge(BridgeCommand::Emit(_)) => Ok(bridge::emit(cargo_arguments)),
         Command::Completions { shell } => Ok(completions(shell)),
         Command::Man { folder } => manual(&folder),
     }

@@ -10,7 +10,7 @@
 mod content;
 mod paths;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
@@ -109,10 +109,12 @@ pub fn link(
     store: &Store,
     inspector: &Inspector<'_>,
     state: &mut State,
+    time: Time,
 ) -> (Linked, Option<FsError>) {
     let linkable = plan.linkable();
     let fingerprints = fingerprints(context, plan, &linkable);
-    let jobs = jobs(context, plan, state, &fingerprints);
+    let mut jobs = jobs(context, plan, state, &fingerprints);
+    refresh_timed(&mut jobs, plan, inspector, state, time);
 
     let mut linked = Linked::default();
     let mut pending: Vec<Job<'_>> = Vec::new();
@@ -123,15 +125,10 @@ pub fn link(
             pending.push(job);
         }
     }
-    // Sources from the future are newer than anything made now: Cargo compiles
-    // them each time, and so it shall.
-    let now = fs::now();
-    let time = now.max(Time(state.high_water.0 + 1));
     let linker = Linker {
         context,
         store,
         inspector,
-        now,
         time,
     };
     let mut results: Vec<(usize, fs::Result<Vec<PathBuf>>)> = pending
@@ -175,6 +172,7 @@ fn withdraw(
     let mut withdrawn = 0;
     for &index in &plan.order {
         let needs = &plan.units[index].needs;
+        let was_placed = placed.contains_key(&index) && !failed[index];
         let broken = needs.iter().any(|&need| failed[need]);
         let replaced = needs
             .iter()
@@ -194,7 +192,7 @@ fn withdraw(
             let _ = fs::truncate(&paths.hash);
         }
         state.units.remove(&paths.name);
-        if broken && placed.contains_key(&index) {
+        if broken && was_placed {
             withdrawn += 1;
         }
     }
@@ -213,6 +211,8 @@ struct Job<'a> {
     name: String,
     /// `OUT_DIR` of its package's build script here.
     out_dir: Option<PathBuf>,
+    /// For a build script's run, what it printed.
+    run_stdout: Option<PathBuf>,
     in_place: bool,
     /// Whether another version stands in its place now.
     replaces: bool,
@@ -275,12 +275,18 @@ fn jobs<'a>(
             fingerprint,
             name,
             out_dir: out_dir(context, plan, index),
+            run_stdout: (unit.kind == "build-run").then(|| {
+                let platform = unit.unit.platform.as_deref();
+                let layout = &context.layout;
+                layout
+                    .run_files(platform, &unit.package.name, &naming.unit_id)
+                    .stdout
+            }),
             in_place,
             replaces: current.is_some() && !in_place,
             paths,
         });
     }
-    refresh_timed(&mut jobs);
     jobs
 }
 
@@ -305,21 +311,60 @@ pub fn out_dir(context: &Context, plan: &Plan, index: usize) -> Option<PathBuf> 
     Some(files.out_dir)
 }
 
-/// If one timed unit has to be linked anew, all are: what depends on it must
-/// not be older, and they share one time.
-fn refresh_timed(jobs: &mut [Job<'_>]) {
-    if jobs.iter().any(|job| job.output.timed && !job.in_place) {
-        for job in jobs.iter_mut().filter(|job| job.output.timed) {
-            job.in_place = false;
+/// Timed units that are in place have to be linked again all the same if their
+/// sources were touched, or if something they depend on gets a newer time.
+fn refresh_timed(
+    jobs: &mut [Job<'_>],
+    plan: &Plan,
+    inspector: &Inspector<'_>,
+    state: &State,
+    time: Time,
+) {
+    let mut placed: BTreeSet<usize> = BTreeSet::new();
+    for job in jobs.iter_mut().filter(|job| job.output.timed) {
+        if job.in_place {
+            let files = state.units.get(&job.name).map(|unit| unit.files.as_slice());
+            let times = files
+                .unwrap_or_default()
+                .iter()
+                .map(|(_, stamp)| stamp.mtime);
+            let outdated = times.max().unwrap_or_default() < time
+                && plan.units[job.index]
+                    .needs
+                    .iter()
+                    .any(|need| placed.contains(need));
+            job.in_place = !outdated && !job.is_touched(inspector);
+        }
+        if !job.in_place {
+            placed.insert(job.index);
         }
     }
+}
+
+impl Job<'_> {
+    /// Whether a source is newer than what Cargo compares it with.
+    fn is_touched(&self, inspector: &Inspector<'_>) -> bool {
+        let reference = match &self.run_stdout {
+            Some(stdout) => stdout,
+            None => &self.paths.dep_info,
+        };
+        let newest = inspector.newest_of(&self.output.inputs, package_folder(self.unit));
+        Stamp::of(reference).is_none_or(|stamp| stamp.mtime < newest)
+    }
+}
+
+/// The time that timed units get in this run. All that is linked in one run has
+/// one time, so that what Cargo compiles in between is newer; it is newer than
+/// anything linked before, whatever the clock says. Sources from the future
+/// stay newer still: Cargo compiles them each time, and so it shall.
+pub fn time(state: &State) -> Time {
+    fs::now().max(Time(state.high_water.0 + 1))
 }
 
 struct Linker<'a> {
     context: &'a Context,
     store: &'a Store,
     inspector: &'a Inspector<'a>,
-    now: Time,
     /// The time of timed units' files.
     time: Time,
 }
@@ -479,7 +524,7 @@ impl Linker<'_> {
         let newest = self
             .inspector
             .newest_of(&job.output.inputs, package_folder(job.unit));
-        newest.max(FILE_TIME).min(self.now)
+        newest.max(FILE_TIME).min(self.time)
     }
 
     /// A build script's output has the time of linking, so an edit between the

@@ -183,7 +183,7 @@ impl Context {
             .chain(listings.into_iter().map(|(path, _)| path))
             .collect();
         Self {
-            environment: environment.clone(),
+            environment: with_clippy_arguments(environment, invocation),
             invocation: invocation.clone(),
             folder: folder.to_owned(),
             toolchain,
@@ -196,6 +196,22 @@ impl Context {
             watched,
         }
     }
+}
+
+/// Clippy hands its arguments to its driver in a variable, which the driver
+/// lists among what it read (`src/main.rs` and `src/driver.rs` of clippy).
+fn with_clippy_arguments(environment: &Environment, invocation: &Invocation) -> Environment {
+    let mut environment = environment.clone();
+    if invocation.subcommand == Subcommand::Clippy {
+        let own = invocation.own_arguments().iter();
+        let no_deps = own.filter(|argument| *argument == "--no-deps");
+        let arguments = no_deps.chain(invocation.passed_arguments());
+        let joined: String = arguments
+            .map(|a| format!("{a}__CLIPPY_HACKERY__"))
+            .collect();
+        environment.set("CLIPPY_ARGS", joined);
+    }
+    environment
 }
 
 /// The manifest that Cargo starts from.

@@ -8,6 +8,7 @@
 //! of preference, and a greedy choice can go wrong in each, so all are tried
 //! and the one that leaves least to compile is taken.
 
+use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 use std::sync::Arc;
@@ -18,7 +19,7 @@ use super::graph::{Planned, Refusal};
 use super::inputs::{Difference, Inspector};
 use crate::cargo::unit_graph::Source;
 use crate::digest::OutputId;
-use crate::output::{Naming, Output, Produced, Role};
+use crate::output::{Inputs, Naming, Output, Produced, Role};
 use crate::store::Store;
 
 /// What is to be done for a unit.
@@ -204,7 +205,8 @@ fn ask(unit: &Planned, store: &Store, inspector: &Inspector<'_>) -> Known {
         .filter_map(|name| store.output(&name))
         .filter(|output| serves(output, unit))
         .map(|output| {
-            let reason = match inspector.difference(&output.inputs, package) {
+            let inputs = inputs_of(&output, unit);
+            let reason = match inspector.difference(&inputs, package) {
                 Some(difference) => Some(Reason::Inputs(difference)),
                 None => (!store.is_usable(&output)).then_some(Reason::Damaged),
             };
@@ -215,6 +217,17 @@ fn ask(unit: &Planned, store: &Store, inspector: &Inspector<'_>) -> Known {
         outputs,
         naming: store.naming(unit.key),
     }
+}
+
+/// The conditions for using an output as this unit. What only clippy reads is
+/// none for `cargo check`; see [`is_plain_clippy`].
+fn inputs_of<'a>(output: &'a Output, unit: &Planned) -> Cow<'a, Inputs> {
+    if output.produced != Produced::Clippy || unit.produced == Produced::Clippy {
+        return Cow::Borrowed(&output.inputs);
+    }
+    let mut inputs = output.inputs.clone();
+    inputs.env.retain(|(name, _)| !name.starts_with("CLIPPY_"));
+    Cow::Owned(inputs)
 }
 
 /// Whether an output of a unit's host recipe can stand in for the unit.

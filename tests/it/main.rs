@@ -1,1 +1,13 @@
-//! Integration tests.
+//! Integration tests: the program as users run it, on projects of all kinds.
+//!
+//! * `architecture`: what the sources may import.
+//! * `phases`: cold, no-op, second checkout, relocated, changed, checked.
+//! * `bad_days`: damage, full disks, kills, locks, two processes at once.
+//!
+//! Freshness is proved as Cargo sees it: plain `cargo` with
+//! `--message-format=json` has to find every unit `"fresh": true`.
+
+mod architecture;
+mod bad_days;
+mod phases;
+mod support;

@@ -1,0 +1,138 @@
+//! Nothing that Cargo does in a target directory reaches the store.
+
+use std::fs;
+
+use crate::support::{Project, Snapshot, TestEnv, edit, names, nightly, skipped, touch, walk};
+
+#[test]
+fn plain_cargo_never_writes_to_the_store() {
+    plain_cargo(&TestEnv::new());
+}
+
+#[test]
+fn plain_cargo_never_writes_to_the_store_with_a_folder_for_each_unit() {
+    let env = TestEnv::new();
+    match nightly(&env) {
+        Some(env) => plain_cargo(&env),
+        None => assert!(skipped("nightly", "rustup has no nightly toolchain")),
+    }
+}
+
+fn plain_cargo(env: &TestEnv) {
+    let first = env.project("workspace");
+    let _ = env.quickbuild(&first, &["build"]).success();
+    let linked = env.checkout(&first);
+    let _ = env.quickbuild(&linked, &["build"]).nothing_built();
+    let before = Snapshot::of(&env.store());
+
+    // The same names, other bytes.
+    let other_flags = env.with("RUSTFLAGS", "--cfg fixture -C codegen-units=3");
+    let _ = other_flags.cargo(&linked, &["build"]).success();
+    before.assert_kept(&env.store());
+    let _ = env.cargo(&linked, &["build"]).success();
+
+    // A library that is gone.
+    for library in libraries(&linked, "base") {
+        fs::remove_file(library).unwrap();
+    }
+    let _ = env.cargo(&linked, &["build"]).success();
+    before.assert_kept(&env.store());
+
+    // A member that was edited; build scripts that run again in their OUT_DIR.
+    edit(&linked.path("base/src/lib.rs"), "itoa::", "::itoa::");
+    touch(&linked.path("base/build.rs"));
+    touch(&linked.path("native-sys/build.rs"));
+    let _ = env.cargo(&linked, &["build"]).success();
+    before.assert_kept(&env.store());
+    // And the whole folder, cleaned.
+    let _ = env.cargo(&linked, &["clean"]).success();
+    before.assert_kept(&env.store());
+
+    // What is in the store still serves.
+    let third = env.checkout(&first);
+    let _ = env.quickbuild(&third, &["build"]).nothing_built();
+    env.assert_fresh(&third, &["build"]);
+}
+
+/// The `.rlib` files of a crate in the project's target directory.
+fn libraries(project: &Project, crate_name: &str) -> Vec<std::path::PathBuf> {
+    let prefix = format!("lib{crate_name}-");
+    let files = walk(&project.path("target")).into_iter();
+    let found: Vec<_> = files
+        .filter(|path| {
+            let name = path.file_name().unwrap().to_str().unwrap();
+            // The per-unit layout has no id in some names.
+            (name.starts_with(&prefix) || name == format!("lib{crate_name}.rlib"))
+                && name.ends_with(".rlib")
+        })
+        .collect();
+    assert!(!found.is_empty(), "no library of {crate_name}");
+    found
+}
+
+/// Plain Cargo compiles a change, quickbuild takes over from there.
+#[test]
+fn quickbuild_goes_on_after_plain_cargo() {
+    let env = TestEnv::new();
+    let project = env.project("workspace");
+    let _ = env.quickbuild(&project, &["build"]).success();
+    for library in libraries(&project, "base") {
+        fs::remove_file(library).unwrap();
+    }
+    let _ = env.quickbuild(&project, &["build"]).nothing_built();
+    env.assert_fresh(&project, &["build"]);
+
+    edit(
+        &project.path("base/src/lib.rs"),
+        "itoa::Buffer",
+        "::itoa::Buffer",
+    );
+    assert_eq!(env.stale(&project, &["build"]), names(["app", "base"]));
+    let _ = env.quickbuild(&project, &["build"]).success();
+    env.assert_fresh(&project, &["build"]);
+    assert!(
+        env.program(&project, "target/debug/app")
+            .success()
+            .stdout
+            .contains("hello")
+    );
+
+    // What it compiles from now on goes into the store as ever.
+    edit(
+        &project.path("base/src/lib.rs"),
+        "::itoa::Buffer",
+        "crate::itoa_again::Buffer",
+    );
+    edit(
+        &project.path("base/src/lib.rs"),
+        "pub fn features",
+        "use itoa as itoa_again;\n\npub fn features",
+    );
+    assert_eq!(env.built(&project, &["build"]), names(["app", "base"]));
+    let _ = env.quickbuild(&project, &["build"]).nothing_built();
+}
+
+/// A project that plain Cargo has built before quickbuild came: nothing is
+/// compiled again, and other checkouts profit once something was compiled.
+#[test]
+fn quickbuild_takes_over_a_target_directory_of_plain_cargo() {
+    let env = TestEnv::new();
+    let project = env.project("workspace");
+    let _ = env.cargo(&project, &["build"]).success();
+    assert_eq!(env.built(&project, &["build"]), names([]));
+    env.assert_fresh(&project, &["build"]);
+
+    edit(
+        &project.path("base/src/lib.rs"),
+        "itoa::Buffer",
+        "::itoa::Buffer",
+    );
+    assert_eq!(env.built(&project, &["build"]), names(["app", "base"]));
+    env.assert_fresh(&project, &["build"]);
+    assert!(
+        env.program(&project, "target/debug/app")
+            .success()
+            .stdout
+            .contains("hello")
+    );
+}
