@@ -84,12 +84,15 @@ impl Question<'_> {
         entries: &'e [Entry],
         ids: &HashMap<String, usize>,
     ) -> Option<&'e Entry> {
-        let fitting: Vec<&Entry> = entries
+        let mut fitting: Vec<&Entry> = entries
             .iter()
             .filter(|entry| self.fits(entry, ids))
             .collect();
+        // A build script may set features, too (`cargo::rustc-cfg`), so of
+        // several units the one with the most of the given features is meant.
+        let most = fitting.iter().map(|entry| entry.features.len()).max();
+        fitting.retain(|entry| Some(entry.features.len()) == most);
         match fitting.as_slice() {
-            [] => None,
             [only] => Some(only),
             _ => None,
         }
@@ -100,7 +103,10 @@ impl Question<'_> {
         entry.source == self.source
             && entry.test == arguments.test
             && entry.check != arguments.emits_link()
-            && entry.features == arguments.features
+            && entry
+                .features
+                .iter()
+                .all(|feature| arguments.features.contains(feature))
             && entry.platform == arguments.target
             && (arguments.test || entry.crate_types == arguments.crate_types)
             && entry.codegen.iter().all(|(option, value)| {

@@ -7,7 +7,7 @@ use super::collect::Collected;
 use super::{Found, same_content};
 use crate::bridge::Record;
 use crate::cargo::fingerprint::Fingerprint;
-use crate::fs::{self, Sharing};
+use crate::fs::{self, Sharing, Stamp};
 use crate::output::{FORMAT, Naming, Output, Role};
 use crate::plan::state::State;
 use crate::plan::{Context, Plan, Planned};
@@ -109,6 +109,9 @@ pub(super) fn add(
             Origin::Bytes(bytes) => Source::Bytes(bytes.clone()),
         })
         .collect();
+    if output.timed {
+        carry_time(&sources)?;
+    }
     let added = store.add(&output, &borrowed)?;
     if added == Added::Existing {
         // The first output of an id wins. With other bytes it is of no use to
@@ -131,6 +134,26 @@ pub(super) fn add(
         );
     }
     Ok((Some(output), added == Added::New))
+}
+
+/// Gives the files that stay private the time of the newest. A library shares its
+/// inode with the store and so loses its time, and an incremental compilation
+/// leaves metadata that came out the same as it was, with its old time.
+fn carry_time(sources: &[Origin]) -> fs::Result<()> {
+    let paths = |wanted: Option<Sharing>| {
+        sources.iter().filter_map(move |origin| match origin {
+            Origin::Path(path, sharing) if wanted.is_none_or(|w| w == *sharing) => Some(path),
+            _ => None,
+        })
+    };
+    let newest = paths(None)
+        .filter_map(|path| Stamp::of(path))
+        .map(|stamp| stamp.mtime)
+        .max();
+    for path in paths(Some(Sharing::Private)) {
+        fs::set_mtime(path, newest.unwrap_or(FILE_TIME))?;
+    }
+    Ok(())
 }
 
 /// Gives the files in the target directory the times that they would have if

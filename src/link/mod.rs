@@ -19,6 +19,7 @@ pub use content::{expected_fingerprint, local_dep_info, local_rustc_dep_info, wi
 pub use paths::{UnitPaths, file_name};
 
 use crate::bridge::remove_replay;
+use crate::cargo::dep_info::Base;
 use crate::cargo::fingerprint::{self, Fingerprint};
 use crate::cargo::layout::Layout;
 use crate::digest::UnitKey;
@@ -524,7 +525,25 @@ impl Linker<'_> {
         let newest = self
             .inspector
             .newest_of(&job.output.inputs, package_folder(job.unit));
-        newest.max(FILE_TIME).min(self.time)
+        newest
+            .max(FILE_TIME)
+            .min(self.time)
+            .max(self.newest_generated(job))
+    }
+
+    /// The time of the newest file in `OUT_DIR` that the unit reads: a build
+    /// script's run that stays where it is keeps the times of its files.
+    fn newest_generated(&self, job: &Job<'_>) -> Time {
+        let info = local_dep_info(self.context, job.output, job.out_dir.as_deref());
+        let files = info.map(|info| info.files).unwrap_or_default();
+        let build_dir = &self.context.layout.build_dir;
+        let generated = files.iter().filter(|(base, _)| *base == Base::BuildDir);
+        let times = generated
+            .map(|(_, path)| build_dir.join(path))
+            .filter(|path| path.starts_with(build_dir))
+            .filter_map(|path| Stamp::of(&path))
+            .map(|stamp| stamp.mtime);
+        times.max().unwrap_or_default()
     }
 
     /// A build script's output has the time of linking, so an edit between the

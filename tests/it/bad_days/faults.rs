@@ -55,9 +55,10 @@ fn aftermath(env: &TestEnv, project: &Project, when: &str) {
     assert_eq!(program.stdout.trim(), PRINTED, "after {when}");
     let again = env.quickbuild(project, &["build"]);
     assert_eq!(again.code, Some(0), "quickbuild after {when}\n{again}");
+    let stale = env.stale(project, &["build"]);
     assert!(
-        env.stale(project, &["build"]).is_empty(),
-        "after {when}\n{again}"
+        stale.is_empty(),
+        "plain Cargo compiled {stale:?} after {again}\nafter {when}"
     );
 
     let other = env.checkout(project);
@@ -68,9 +69,10 @@ fn aftermath(env: &TestEnv, project: &Project, when: &str) {
         "another checkout after {when}\n{elsewhere}"
     );
     assert_prints(env, &other, PRINTED);
+    let stale = env.stale(&other, &["build"]);
     assert!(
-        env.stale(&other, &["build"]).is_empty(),
-        "after {when}\n{elsewhere}"
+        stale.is_empty(),
+        "plain Cargo compiled {stale:?} after {elsewhere}\nafter {when}"
     );
     let third = env.checkout(project);
     let last = env.quickbuild(&third, &["build"]);

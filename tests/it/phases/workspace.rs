@@ -131,15 +131,27 @@ fn checked_after_build(env: &TestEnv, built: &Project) {
     env.assert_fresh(&other, &["check"]);
 }
 
-/// Test executables, examples and the tests themselves.
+/// Test executables and the tests themselves. An integration test has the path
+/// of its program compiled in (`CARGO_BIN_EXE_app`): that of another checkout
+/// would test the other checkout's program, so this one has to be compiled, and
+/// nothing else.
 fn tested(env: &TestEnv, project: &Project) {
     let _ = env.quickbuild(project, &["test", "--no-run"]).success();
     env.assert_fresh(project, &["test", "--no-run"]);
     let other = env.checkout(project);
+    let build = env.quickbuild(&other, &["test", "--no-run", "--message-format=json"]);
+    let build = build.success();
+    assert_eq!(build.stale_targets(), names(["integration"]), "{build}");
+    let summary = build.summary();
+    assert_eq!(
+        (summary.units - summary.from_store, summary.built),
+        (1, 1),
+        "{build}"
+    );
+    env.assert_fresh(&other, &["test", "--no-run"]);
     let _ = env
         .quickbuild(&other, &["test", "--no-run"])
         .nothing_built();
-    env.assert_fresh(&other, &["test", "--no-run"]);
 
     let tests = env.quickbuild(&other, &["test"]).success();
     assert_eq!(tests.summary().built, 0, "{tests}");
@@ -157,7 +169,14 @@ fn other_commands(env: &TestEnv, project: &Project) {
         .success();
     let other = env.checkout(project);
     let all = ["build", "--workspace", "--all-targets"];
-    let _ = env.quickbuild(&other, &all).nothing_built();
+    let build = env.quickbuild(&other, &all).success();
+    // The integration test, as above.
+    let summary = build.summary();
+    assert_eq!(
+        (summary.units - summary.from_store, summary.built),
+        (1, 1),
+        "{build}"
+    );
     env.assert_fresh(&other, &all);
     let demo = env.program(&other, "target/debug/examples/demo").success();
     assert_eq!(demo.stdout.trim(), format!("demo: {SENTENCE}"));

@@ -99,6 +99,15 @@ impl Outcome {
         stale.map(package_name).collect()
     }
 
+    /// Like [`Self::stale`], by the names of targets.
+    #[track_caller]
+    pub(crate) fn stale_targets(&self) -> BTreeSet<String> {
+        let stale = self.artifacts().into_iter();
+        let stale = stale.filter(|artifact| artifact["fresh"] == false);
+        let name = |artifact: Value| artifact["target"]["name"].as_str().unwrap().to_owned();
+        stale.map(name).collect()
+    }
+
     /// Cargo's messages about artifacts.
     pub(crate) fn artifacts(&self) -> Vec<Value> {
         let messages = self.stdout.lines().filter_map(|line| {
