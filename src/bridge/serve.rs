@@ -49,6 +49,9 @@ pub(super) fn serve(
         let from = store.file(&output, index);
         for extra in [&record.extra_filename, &output.extra_filename] {
             let to = record.out_dir.join(file_name(&file.name, extra));
+            if extra != &record.extra_filename && to.exists() {
+                continue; // the unit as which it was compiled is here itself
+            }
             // Libraries are never written to in place. But Cargo sets the time
             // of a check unit's metadata after the compiler has run (since
             // 1.90), which a shared inode would carry into the store; so that
@@ -106,7 +109,10 @@ fn write_dep_info(
         .build_script_out_dir
         .as_ref()
         .map(|dir| dir.to_string_lossy());
-    let info = local_rustc_dep_info(&session.roots, output, out_dir.as_deref())?;
+    let mut info = local_rustc_dep_info(&session.roots, output, out_dir.as_deref())?;
+    if !is_clippy_run() {
+        info.env.retain(|(name, _)| !name.starts_with("CLIPPY_"));
+    }
     let name = format!("{}{}.d", record.crate_name, record.extra_filename);
     let text = info.render(&first.to_string_lossy());
     fs::write(&record.out_dir.join(name), text.as_bytes()).ok()

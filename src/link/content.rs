@@ -146,6 +146,7 @@ fn local_part(
 /// Cargo's dep-info with this user's folders.
 pub fn local_dep_info(
     context: &Context,
+    unit: &Planned,
     output: &Output,
     out_dir: Option<&Path>,
 ) -> Option<CargoDepInfo> {
@@ -160,11 +161,16 @@ pub fn local_dep_info(
         (*base, path)
     };
     let value = |value: &String| context.roots.local(value);
+    // What only clippy reads says nothing about `cargo check`.
+    let read = |(name, _): &&(String, Option<String>)| {
+        unit.produced == Produced::Clippy || !name.starts_with("CLIPPY_")
+    };
     Some(CargoDepInfo {
         files: info.files.iter().map(here).collect(),
         env: info
             .env
             .iter()
+            .filter(read)
             .map(|(n, v)| (n.clone(), v.as_ref().map(value)))
             .collect(),
     })

@@ -496,7 +496,9 @@ impl Linker<'_> {
 
     fn place_fingerprint(&self, job: &Job<'_>) -> fs::Result<()> {
         let paths = &job.paths;
-        if let Some(info) = local_dep_info(self.context, job.output, job.out_dir.as_deref()) {
+        if let Some(info) =
+            local_dep_info(self.context, job.unit, job.output, job.out_dir.as_deref())
+        {
             fs::write(&paths.dep_info, &info.to_bytes())?;
             fs::set_mtime(&paths.dep_info, self.reference_time(job))?;
         }
@@ -534,7 +536,7 @@ impl Linker<'_> {
     /// The time of the newest file in `OUT_DIR` that the unit reads: a build
     /// script's run that stays where it is keeps the times of its files.
     fn newest_generated(&self, job: &Job<'_>) -> Time {
-        let info = local_dep_info(self.context, job.output, job.out_dir.as_deref());
+        let info = local_dep_info(self.context, job.unit, job.output, job.out_dir.as_deref());
         let files = info.map(|info| info.files).unwrap_or_default();
         let build_dir = &self.context.layout.build_dir;
         let generated = files.iter().filter(|(base, _)| *base == Base::BuildDir);
