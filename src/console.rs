@@ -1,6 +1,7 @@
-//! Standard error, for the few modules that must speak while Cargo does.
+//! The terminal's two streams: everything that is printed goes through here.
 #![expect(
     clippy::print_stderr,
+    clippy::print_stdout,
     reason = "this is the one place that prints there"
 )]
 

@@ -67,7 +67,7 @@ pub(super) fn serve(
             };
             match &replay {
                 Some(replay) if file.role == Role::Executable => {
-                    replay::install(replay, &from, &to)?
+                    replay::install(replay, &from, &to)?;
                 }
                 _ => drop(fs::place(&from, &to, sharing).ok()?),
             }

@@ -205,32 +205,31 @@ impl Prepared<'_> {
         };
 
         observer.step("linking units");
-        let mut state = State::load(&context.layout.build_dir);
-        let time = link::time(&state);
         let linkable = plan.linkable();
-        let before: Vec<bool> = (0..plan.units.len())
-            .map(|i| self.is_in_place(&plan, &state, i))
-            .collect();
-        match self.lock(&plan, observer) {
-            Ok(_lock) => {
-                if linkable.iter().any(|&linkable| linkable) {
-                    let (linked, error) =
-                        link::link(context, &plan, store, &inspector, &mut state, time);
-                    if let Some(error) = error {
-                        observer.warn(&format!("not all units could be linked: {}", chain(&error)));
-                    }
-                    if linked.placed > 0 {
-                        self.save(&state, observer);
-                    }
-                }
-                rustc_info::restore(context, store);
-            }
+        let lock = match self.lock(&plan, observer) {
+            Ok(lock) => lock,
             Err(error) => {
                 observer.clear();
                 observer.warn(&format!("{}; Cargo runs alone", chain(&error)));
                 return Ok((process::plain(request)?, Report::default()));
             }
+        };
+        let mut state = State::load(&context.layout.build_dir);
+        let time = link::time(&state);
+        let before: Vec<bool> = (0..plan.units.len())
+            .map(|i| self.is_in_place(&plan, &state, i))
+            .collect();
+        if linkable.iter().any(|&linkable| linkable) {
+            let (linked, error) = link::link(context, &plan, store, &inspector, &mut state, time);
+            if let Some(error) = error {
+                observer.warn(&format!("not all units could be linked: {}", chain(&error)));
+            }
+            if linked.placed > 0 {
+                self.save(&state, observer);
+            }
         }
+        rustc_info::restore(context, store);
+        drop(lock);
         report.seconds_saved = saved(&plan, &before);
 
         let session = self.session(&plan, &linkable, observer);
@@ -353,6 +352,13 @@ impl Prepared<'_> {
         let Ok(_lock) = self.lock(plan, observer) else {
             return Harvest::default();
         };
+        // Another quickbuild may have worked here in the meantime.
+        let now = State::load(&context.layout.build_dir);
+        let mut time = time;
+        if now.high_water > state.high_water {
+            time = link::time(&now);
+            *state = now;
+        }
         observer.step("taking what was compiled into the store");
         let harvest = harvest::harvest(context, plan, store, inspector, handled, state);
         if let Some(error) = &harvest.error {

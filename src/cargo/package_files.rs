@@ -75,7 +75,7 @@ fn walk(package: &Path, folder: &Path, files: &mut Vec<PathBuf>) -> fs::Result<(
         }
         if !path.is_dir() || fs::is_symlink(&path) {
             files.push(path.strip_prefix(package).unwrap_or(&path).to_owned());
-        } else if !(top && name == "target") && !path.join("Cargo.toml").is_file() {
+        } else if !(top && name == "target" || path.join("Cargo.toml").is_file()) {
             walk(package, &path, files)?;
         }
     }

@@ -34,7 +34,7 @@ pub(super) fn run(surroundings: &Surroundings, format: Format) -> Result<ExitCod
             level,
             subject,
             text,
-        })
+        });
     };
 
     let config = match surroundings.config() {

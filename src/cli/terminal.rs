@@ -1,8 +1,4 @@
 //! What the user sees of our own work.
-#![expect(
-    clippy::print_stdout,
-    reason = "reports go to standard output from here"
-)]
 
 use std::io::{IsTerminal as _, Write as _};
 use std::time::Duration;

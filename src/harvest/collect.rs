@@ -257,7 +257,7 @@ impl Taking<'_> {
             return Unfit::because("its build script printed something other than UTF-8");
         };
         let instructions = Instructions::parse(&stdout);
-        let portable = |text: &str| inputs::portable(context, &dependencies, &text.to_owned());
+        let portable = |text: &str| inputs::portable(context, &dependencies, text);
 
         let mut sources = Vec::new();
         let mut push = |role, name: &str, bytes: Vec<u8>| {
@@ -425,7 +425,7 @@ fn compiled_files(unit: &Planned, crate_name: &str) -> Vec<(Role, String)> {
         match crate_type.as_str() {
             "lib" | "rlib" => files.push((Role::Library, format!("lib{crate_name}@.rlib"))),
             "proc-macro" | "dylib" | "cdylib" => {
-                files.push((Role::Native, format!("lib{crate_name}@.so")))
+                files.push((Role::Native, format!("lib{crate_name}@.so")));
             }
             "staticlib" => files.push((Role::Native, format!("lib{crate_name}@.a"))),
             _ => files.push((Role::Executable, format!("{crate_name}@"))),

@@ -22,14 +22,10 @@ pub(super) struct Dependencies<'a> {
 }
 
 /// Replaces `OUT_DIR` and the roots in a text.
-pub(super) fn portable(
-    context: &Context,
-    dependencies: &Dependencies<'_>,
-    text: &String,
-) -> String {
+pub(super) fn portable(context: &Context, dependencies: &Dependencies<'_>, text: &str) -> String {
     let text = match dependencies.out_dir {
         Some(out_dir) => text.replace(&*out_dir.to_string_lossy(), "@out-dir@"),
-        None => text.clone(),
+        None => text.to_owned(),
     };
     context.roots.portable(&text)
 }

@@ -7,6 +7,11 @@
 //! Freshness is proved as Cargo sees it: plain `cargo` with
 //! `--message-format=json` has to find every unit `"fresh": true`.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test ends where something unexpected happens"
+)]
+
 mod architecture;
 mod bad_days;
 mod phases;

@@ -101,7 +101,7 @@ fn exit_codes_of_programs_and_tests_are_passed_on() {
             &p.path("tiny/src/main.rs"),
             "println!",
             "std::process::exit(42); println!",
-        )
+        );
     };
     assert_like_cargo(&env, exits, &["run"]);
     let aborts = |p: &Project| {
@@ -109,7 +109,7 @@ fn exit_codes_of_programs_and_tests_are_passed_on() {
             &p.path("tiny/src/main.rs"),
             "println!",
             "std::process::abort(); println!",
-        )
+        );
     };
     assert_like_cargo(&env, aborts, &["run"]);
     let fails = |p: &Project| {
