@@ -15,6 +15,10 @@ pub struct Instructions {
     pub rerun_if_changed: Vec<String>,
     /// `rerun-if-env-changed`, in order.
     pub rerun_if_env_changed: Vec<String>,
+    /// Libraries of `rustc-link-lib` that are not linked statically.
+    pub shared_libraries: Vec<String>,
+    /// Folders of `rustc-link-search`.
+    pub search_folders: Vec<String>,
 }
 
 impl Instructions {
@@ -33,10 +37,24 @@ impl Instructions {
                 Some(("rerun-if-env-changed", name)) => {
                     parsed.rerun_if_env_changed.push(name.trim_end().to_owned());
                 }
+                Some(("rustc-link-search", folder)) => {
+                    let folder = folder.split_once('=').map_or(folder, |(_, folder)| folder);
+                    parsed.search_folders.push(folder.trim_end().to_owned());
+                }
+                Some(("rustc-link-lib", library)) => parsed.add_library(library.trim_end()),
                 _ => {}
             }
         }
         parsed
+    }
+
+    /// `[kind[:modifiers]=]name[:rename]` (rustc book, `-l`).
+    fn add_library(&mut self, library: &str) {
+        let (kind, name) = library.split_once('=').unwrap_or(("dylib", library));
+        if kind.split(':').next() == Some("dylib") {
+            let name = name.split(':').next().unwrap_or(name);
+            self.shared_libraries.push(name.to_owned());
+        }
     }
 
     /// Whether Cargo watches the whole package instead.
@@ -142,6 +160,16 @@ mod tests {
         assert_eq!(parsed.rerun_if_changed, ["build.rs"]);
         assert_eq!(parsed.rerun_if_env_changed, ["CC"]);
         assert!(Instructions::parse("cargo:rustc-link-lib=z").is_empty());
+    }
+
+    #[test]
+    fn libraries_of_the_system_are_told_from_static_ones() {
+        let parsed = Instructions::parse(
+            "cargo:rustc-link-lib=ssl\ncargo::rustc-link-lib=dylib=crypto\n\
+             cargo:rustc-link-lib=static:+whole-archive=z\ncargo:rustc-link-search=native=/opt/lib\n",
+        );
+        assert_eq!(parsed.shared_libraries, ["ssl", "crypto"]);
+        assert_eq!(parsed.search_folders, ["/opt/lib"]);
     }
 
     #[test]

@@ -206,6 +206,7 @@ pub(super) fn of_run(
         let files = package_files::list(package).map_err(|error| error.to_string())?;
         paths.extend(files.iter().map(|file| package.join(file)));
     }
+    paths.extend(system_libraries(context, instructions));
     inputs.files = input_files(context, inspector, dependencies, paths)?;
 
     let mut names: BTreeSet<String> = instructions.rerun_if_env_changed.iter().cloned().collect();
@@ -228,6 +229,36 @@ pub(super) fn of_run(
         inputs.git_head = Some(package_files::git_head(package).unwrap_or_default());
     }
     Ok(RunInputs { inputs, timed })
+}
+
+/// The files of the system's libraries that a build script asks to link. What it
+/// found out about them holds as long as they are the same; after an update of
+/// the system the script has to look again.
+fn system_libraries(context: &Context, instructions: &Instructions) -> Vec<PathBuf> {
+    const FOLDERS: [&str; 4] = ["/usr/local/lib", "/usr/lib", "/usr/lib64", "/lib"];
+    let host = context.toolchain.host().replace("-unknown", "");
+    let mut folders: Vec<PathBuf> = instructions
+        .search_folders
+        .iter()
+        .map(PathBuf::from)
+        .collect();
+    for folder in FOLDERS {
+        folders.push(Path::new(folder).join(&host));
+        folders.push(folder.into());
+    }
+    folders.retain(|folder| !folder.starts_with(&context.layout.build_dir));
+    let file = |name: &String| {
+        let name = format!("lib{name}.so");
+        folders
+            .iter()
+            .map(|folder| folder.join(&name))
+            .find(|file| file.is_file())
+    };
+    instructions
+        .shared_libraries
+        .iter()
+        .filter_map(file)
+        .collect()
 }
 
 /// What a build script's own sources may read without saying so.
