@@ -282,40 +282,24 @@ impl Taking<'_> {
                 return Unfit::because("its build script made a file whose name is not UTF-8");
             };
             let bytes = fs::read(&path).map_err(file_error)?;
-            match embedded::out_dir_file(context, &bytes) {
-                embedded::OutDirFile::Plain => {
-                    output.files.push(
-                        store::describe_hashed(
-                            Role::OutDir,
-                            text.to_owned(),
-                            &path,
-                            ContentHash::of(&bytes),
-                        )
-                        .map_err(file_error)?,
-                    );
-                    sources.push(Origin::Path(path, Sharing::Private));
-                }
+            let digest = match embedded::out_dir_file(context, &bytes) {
                 embedded::OutDirFile::Text(content) => {
                     let bytes = portable(&content).into_bytes();
                     let mut file = store::describe_bytes(Role::OutDir, text.to_owned(), &bytes);
                     file.mode = fs::mode(&path).map_err(file_error)?;
                     output.files.push(file);
                     sources.push(Origin::Bytes(bytes));
+                    continue;
                 }
                 embedded::OutDirFile::Bound(folders) => {
                     output.inputs.folders.extend(folders);
-                    output.files.push(
-                        store::describe_hashed(
-                            Role::OutDir,
-                            text.to_owned(),
-                            &path,
-                            ContentHash::of(&bytes),
-                        )
-                        .map_err(file_error)?,
-                    );
-                    sources.push(Origin::Path(path, Sharing::Private));
+                    ContentHash::of(&bytes)
                 }
-            }
+                embedded::OutDirFile::Plain => ContentHash::of(&bytes),
+            };
+            let file = store::describe_hashed(Role::OutDir, text.to_owned(), &path, digest);
+            output.files.push(file.map_err(file_error)?);
+            sources.push(Origin::Path(path, Sharing::Private));
         }
         let script = unit
             .needs
