@@ -225,7 +225,7 @@ impl Prepared<'_> {
                 observer.warn(&format!("not all units could be linked: {}", chain(&error)));
             }
             if linked.placed > 0 {
-                self.save(&state, observer);
+                self.save(&mut state, observer);
             }
         }
         rustc_info::restore(context, store);
@@ -297,7 +297,7 @@ impl Prepared<'_> {
         )
     }
 
-    fn save(&self, state: &State, observer: &mut dyn Observer) {
+    fn save(&self, state: &mut State, observer: &mut dyn Observer) {
         if let Err(error) = state.save(&self.context.layout.build_dir) {
             observer.warn(&format!(
                 "the state of the build directory is not kept: {}",
@@ -353,12 +353,16 @@ impl Prepared<'_> {
             return Harvest::default();
         };
         // Another quickbuild may have worked here in the meantime.
-        let now = State::load(&context.layout.build_dir);
-        let mut time = time;
-        if now.high_water > state.high_water {
-            time = link::time(&now);
-            *state = now;
-        }
+        let before = state.high_water;
+        state.merge(
+            State::load(&context.layout.build_dir),
+            &context.layout.build_dir,
+        );
+        let time = if state.high_water > before {
+            link::time(state)
+        } else {
+            time
+        };
         observer.step("taking what was compiled into the store");
         let harvest = harvest::harvest(context, plan, store, inspector, handled, state);
         if let Some(error) = &harvest.error {
@@ -415,8 +419,6 @@ impl Prepared<'_> {
             if idle {
                 rustc_info::keep(context, store);
             }
-        } else {
-            state.settled.remove(&key);
         }
         self.save(state, observer);
         if store.is_writable() {

@@ -237,7 +237,13 @@ pub(super) fn detach(
     for file in state.units.values().flat_map(|unit| &unit.files) {
         copied += usize::from(fs::unshare(&target_dir.join(&file.0))?);
     }
-    State::default().save(&target_dir)?;
+    State::remove(&target_dir)?;
+    if let Ok(store) = surroundings
+        .config()
+        .and_then(|config| Ok(Store::open(&config.store)?))
+    {
+        store.remove_root(&target_dir)?;
+    }
     print_line(&format!(
         "{copied} files in `{}` are its own now.",
         target_dir.display()

@@ -7,6 +7,7 @@
 //! linking for what depends on a checkout ("timed" units). The latter makes
 //! whatever was compiled against a replaced file older than it, and so stale.
 
+mod adopt;
 mod content;
 mod paths;
 
@@ -21,7 +22,7 @@ pub use paths::{UnitPaths, file_name};
 use crate::bridge::remove_replay;
 use crate::cargo::dep_info::Base;
 use crate::cargo::fingerprint::{self, Fingerprint};
-use crate::cargo::layout::Layout;
+use crate::cargo::layout::{Layout, RunFiles};
 use crate::digest::UnitKey;
 use crate::fs::{self, FsError, Lock, Sharing, Stamp, Time};
 use crate::output::{Naming, Output, Role};
@@ -115,6 +116,13 @@ pub fn link(
     let linkable = plan.linkable();
     let fingerprints = fingerprints(context, plan, &linkable);
     let mut jobs = jobs(context, plan, state, &fingerprints);
+    let linker = Linker {
+        context,
+        store,
+        inspector,
+        time,
+    };
+    adopt::adopt(&linker, plan, &mut jobs, state);
     refresh_timed(&mut jobs, plan, inspector, state, time);
 
     let mut linked = Linked::default();
@@ -126,12 +134,6 @@ pub fn link(
             pending.push(job);
         }
     }
-    let linker = Linker {
-        context,
-        store,
-        inspector,
-        time,
-    };
     let mut results: Vec<(usize, fs::Result<Vec<PathBuf>>)> = pending
         .par_iter()
         .map(|job| (job.index, linker.place(job)))
@@ -214,6 +216,8 @@ struct Job<'a> {
     out_dir: Option<PathBuf>,
     /// For a build script's run, what it printed.
     run_stdout: Option<PathBuf>,
+    /// Whether the fingerprint that stands here is the one wanted.
+    is_expected: bool,
     in_place: bool,
     /// Whether another version stands in its place now.
     replaces: bool,
@@ -266,8 +270,8 @@ fn jobs<'a>(
         let name = paths.name.clone();
         let hash = fs::read_optional(&paths.hash).ok().flatten();
         let current = hash.as_deref().and_then(fingerprint::from_hex);
-        let in_place =
-            current == Some(fingerprint.hash()) && state.is_in_place(build_dir, &name, output.id);
+        let is_expected = current == Some(fingerprint.hash());
+        let in_place = is_expected && state.is_in_place(build_dir, &name, output.id);
         jobs.push(Job {
             index,
             unit,
@@ -283,6 +287,7 @@ fn jobs<'a>(
                     .run_files(platform, &unit.package.name, &naming.unit_id)
                     .stdout
             }),
+            is_expected,
             in_place,
             replaces: current.is_some() && !in_place,
             paths,
@@ -343,6 +348,13 @@ fn refresh_timed(
 }
 
 impl Job<'_> {
+    /// Where a check unit whose output has no metadata wants an empty file.
+    fn empty_metadata(&self) -> PathBuf {
+        let name = self.unit.unit.crate_name();
+        let extra = &self.naming.extra_filename;
+        self.paths.out_dir.join(format!("lib{name}{extra}.rmeta"))
+    }
+
     /// Whether a source is newer than what Cargo compares it with.
     fn is_touched(&self, inspector: &Inspector<'_>) -> bool {
         let reference = match &self.run_stdout {
@@ -416,12 +428,7 @@ impl Linker<'_> {
             }
         }
         if content::needs_empty_metadata(job.unit, job.output) {
-            let name = format!(
-                "lib{}{}.rmeta",
-                job.unit.unit.crate_name(),
-                job.naming.extra_filename
-            );
-            let to = job.paths.out_dir.join(name);
+            let to = job.empty_metadata();
             fs::remove_file(&to)?;
             fs::write(&to, b"")?;
             fs::set_mtime(&to, self.file_time(job.output))?;
@@ -444,16 +451,7 @@ impl Linker<'_> {
     }
 
     fn place_run(&self, job: &Job<'_>) -> fs::Result<Vec<PathBuf>> {
-        let platform = job.unit.unit.platform.as_deref();
-        let files =
-            self.context
-                .layout
-                .run_files(platform, &job.unit.package.name, &job.naming.unit_id);
-        let local = |text: &[u8]| {
-            let text = String::from_utf8_lossy(text);
-            let text = text.replace("@out-dir@", &files.out_dir.to_string_lossy());
-            self.context.roots.local(&text).into_bytes()
-        };
+        let files = self.run_files(job);
         fs::remove_dir_all(&files.out_dir)?;
         fs::create_dir_all(&files.out_dir)?;
         if let Some(folder) = files.stdout.parent() {
@@ -471,7 +469,7 @@ impl Linker<'_> {
                 fs::create_dir_all(folder)?;
             }
             if file.portable {
-                fs::write(&to, &local(&fs::read(&from)?))?;
+                fs::write(&to, &self.local_text(&files, &from)?)?;
                 fs::set_mode(&to, file.mode)?;
             } else {
                 fs::place(&from, &to, Sharing::Private)?;
@@ -492,6 +490,20 @@ impl Linker<'_> {
         fs::set_mtime(&files.invoked, time)?;
         fs::set_mtime(&files.stdout, time)?;
         Ok(vec![files.stdout])
+    }
+
+    fn run_files(&self, job: &Job<'_>) -> RunFiles {
+        let platform = job.unit.unit.platform.as_deref();
+        let layout = &self.context.layout;
+        layout.run_files(platform, &job.unit.package.name, &job.naming.unit_id)
+    }
+
+    /// A stored text with this checkout's folders.
+    fn local_text(&self, files: &RunFiles, from: &Path) -> fs::Result<Vec<u8>> {
+        let bytes = fs::read(from)?;
+        let text = String::from_utf8_lossy(&bytes);
+        let text = text.replace("@out-dir@", &files.out_dir.to_string_lossy());
+        Ok(self.context.roots.local(&text).into_bytes())
     }
 
     fn place_fingerprint(&self, job: &Job<'_>) -> fs::Result<()> {

@@ -13,7 +13,7 @@ use crate::cargo::invocation::Invocation;
 use crate::cargo::layout;
 use crate::digest::{Canonical, OutputId, RecipeHash};
 use crate::environment::Environment;
-use crate::fs::{self, Stamp, Time};
+use crate::fs::{self, Lock, Stamp, Time};
 
 const FORMAT: u32 = 1;
 
@@ -52,6 +52,15 @@ pub struct Settled {
     pub seconds: f64,
 }
 
+impl UnitState {
+    /// Whether its files are as they were left.
+    fn holds(&self, build_dir: &Path) -> bool {
+        let untouched =
+            |(file, stamp): &(String, Stamp)| Stamp::of(&build_dir.join(file)) == Some(*stamp);
+        self.files.iter().all(untouched)
+    }
+}
+
 impl Default for State {
     fn default() -> Self {
         Self {
@@ -83,23 +92,42 @@ impl State {
         ids
     }
 
-    /// Writes it.
-    pub fn save(&self, build_dir: &Path) -> fs::Result<()> {
+    /// Writes it, together with what another quickbuild wrote in the meantime.
+    pub fn save(&mut self, build_dir: &Path) -> fs::Result<()> {
         let folder = layout::own_dir(build_dir);
         fs::create_dir_all(&folder)?;
+        let _lock = Lock::exclusive(&folder.join("state.lock"))?;
+        self.merge(Self::load(build_dir), build_dir);
         let bytes = serde_json::to_vec(self).expect("a state serialises");
         fs::write_atomic(&folder.join("state.json"), &bytes)
     }
 
+    /// Forgets all of it.
+    pub fn remove(build_dir: &Path) -> fs::Result<()> {
+        fs::remove_file(&layout::own_dir(build_dir).join("state.json"))
+    }
+
+    /// Takes over what is written: units that are as it says and not as we say,
+    /// and commands that we know nothing of.
+    pub fn merge(&mut self, written: Self, build_dir: &Path) {
+        for (name, unit) in written.units {
+            let ours = self.units.get(&name);
+            let is_news = ours.is_none_or(|ours| *ours != unit && !ours.holds(build_dir));
+            if is_news && unit.holds(build_dir) {
+                self.units.insert(name, unit);
+            }
+        }
+        for (key, settled) in written.settled {
+            self.settled.entry(key).or_insert(settled);
+        }
+        self.high_water = self.high_water.max(written.high_water);
+    }
+
     /// Whether a unit is this output, untouched since it was put there.
     pub fn is_in_place(&self, build_dir: &Path, fingerprint: &str, output: OutputId) -> bool {
-        self.units.get(fingerprint).is_some_and(|unit| {
-            unit.output == output
-                && unit
-                    .files
-                    .iter()
-                    .all(|(file, stamp)| Stamp::of(&build_dir.join(file)) == Some(*stamp))
-        })
+        self.units
+            .get(fingerprint)
+            .is_some_and(|unit| unit.output == output && unit.holds(build_dir))
     }
 
     /// Notes a unit with the stamps that its files have now.

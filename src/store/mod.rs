@@ -385,12 +385,21 @@ impl Store {
 
     /// Notes which outputs a target directory links.
     pub fn add_root(&self, root: &Root) -> Result<()> {
-        let mut id = Canonical::new("quickbuild-root");
-        id.text(&root.target.to_string_lossy());
-        let file = format!("{}.json", OutputId::finish(id));
         let bytes = serde_json::to_vec(root).expect("a root serialises");
-        fs::write_atomic(&self.root.join("roots").join(file), &bytes)?;
+        fs::write_atomic(&self.root_file(&root.target), &bytes)?;
         Ok(())
+    }
+
+    /// Forgets a target directory: nothing is kept for its sake.
+    pub fn remove_root(&self, target: &Path) -> Result<()> {
+        Ok(fs::remove_file(&self.root_file(target))?)
+    }
+
+    fn root_file(&self, target: &Path) -> PathBuf {
+        let mut id = Canonical::new("quickbuild-root");
+        id.text(&target.to_string_lossy());
+        let name = format!("{}.json", OutputId::finish(id));
+        self.root.join("roots").join(name)
     }
 
     /// The store names of all outputs.

@@ -141,11 +141,28 @@ fn build_and_check_in_one_checkout() {
     for command in ["build", "check"] {
         env.assert_fresh(&project, &[command]);
     }
-    // Each of the two knows what it did itself. What `build` links again may be
-    // newer than what `check` compiled against it, which is then done once more.
     for command in ["build", "check"] {
         let _ = env.quickbuild(&project, &[command]).success();
-        env.assert_fresh(&project, &[command]);
+        for command in ["build", "check"] {
+            env.assert_fresh(&project, &[command]);
+        }
+    }
+}
+
+/// Without the state, what is in place is recognised by its content.
+#[test]
+fn what_is_in_place_stays_when_the_state_is_lost() {
+    let env = TestEnv::new();
+    let project = env.project("tiny");
+    for command in ["build", "check"] {
+        let _ = env.quickbuild(&project, &[command]).success();
+    }
+    for command in ["build", "check"] {
+        fs::remove_dir_all(project.path("target/.quickbuild")).unwrap();
+        let _ = env.quickbuild(&project, &[command]).nothing_built();
+        for command in ["build", "check"] {
+            env.assert_fresh(&project, &[command]);
+        }
     }
 }
 

@@ -1,6 +1,8 @@
 //! Nothing that Cargo does in a target directory reaches the store.
 
+use std::collections::BTreeSet;
 use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 
 use crate::support::{Project, Snapshot, TestEnv, edit, names, nightly, skipped, touch, walk};
 
@@ -135,4 +137,30 @@ fn quickbuild_takes_over_a_target_directory_of_plain_cargo() {
             .stdout
             .contains("hello")
     );
+}
+
+/// A detached target directory shares nothing, and stays Fresh.
+#[test]
+fn a_detached_target_has_its_own_copies() {
+    let env = TestEnv::new();
+    let first = env.project("tiny");
+    let _ = env.quickbuild(&first, &["build"]).success();
+    let second = env.checkout(&first);
+    let _ = env.quickbuild(&second, &["build"]).nothing_built();
+    let shared = |project: &Project| {
+        let in_store: BTreeSet<u64> = walk(&env.store().join("paths")).iter().map(inode).collect();
+        let files = walk(&project.path("target")).into_iter();
+        files.filter(|file| in_store.contains(&inode(file))).count()
+    };
+    assert!(shared(&second) > 0, "nothing was shared before");
+
+    let _ = env.quickbuild(&second, &["detach"]).success();
+    assert_eq!(shared(&second), 0);
+    env.assert_fresh(&second, &["build"]);
+    let roots = fs::read_dir(env.store().join("roots")).unwrap().count();
+    assert_eq!(roots, 1, "the store still counts the directory");
+}
+
+fn inode(file: impl AsRef<std::path::Path>) -> u64 {
+    fs::metadata(file).unwrap().ino()
 }
