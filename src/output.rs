@@ -188,7 +188,7 @@ pub struct Output {
 }
 
 /// [`RustcDepInfo`] in a manifest.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DepInfo {
     /// Files read.
     pub files: Vec<String>,

@@ -31,7 +31,7 @@ mod session;
 mod wrapper;
 
 pub use matching::{Entry, Question};
-pub(crate) use replay::remove as remove_replay;
 pub use replay::{is_replay, run as run_replay};
-pub use session::{Record, Session, SessionError, SessionFile, sweep, user_wrapper};
+pub(crate) use replay::{remove as remove_replay, uncover as uncover_script};
+pub use session::{Record, Records, Session, SessionError, SessionFile, sweep, user_wrapper};
 pub use wrapper::{SESSION_VARIABLE, WRAPPER_NAME, run as run_wrapper};

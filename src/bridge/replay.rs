@@ -48,8 +48,27 @@ pub(super) struct Replay {
 /// Puts this program in place of a compiled build script. `script` is the real
 /// one in the store, `place` where Cargo expects it.
 pub(super) fn install(replay: &Replay, script: &Path, place: &Path) -> Option<()> {
+    fs::place(script, &place.with_file_name(SCRIPT), Sharing::Private).ok()?;
+    stand_in(replay, place)
+}
+
+/// Puts this program in place of a build script that was just compiled there.
+pub(super) fn cover(replay: &Replay, place: &Path) -> Option<()> {
+    fs::rename(place, &place.with_file_name(SCRIPT)).ok()?;
+    stand_in(replay, place)
+}
+
+/// Undoes [`cover`], if it was done.
+pub(crate) fn uncover(place: &Path) -> fs::Result<()> {
+    let script = place.with_file_name(SCRIPT);
+    if script.is_file() {
+        fs::rename(&script, place)?;
+    }
+    fs::remove_file(&place.with_file_name(FILE))
+}
+
+fn stand_in(replay: &Replay, place: &Path) -> Option<()> {
     let folder = place.parent()?;
-    fs::place(script, &folder.join(SCRIPT), Sharing::Private).ok()?;
     let bytes = serde_json::to_vec(replay).expect("a replay serialises");
     fs::write_atomic(&folder.join(FILE), &bytes).ok()?;
     let program = std::env::current_exe().ok()?;

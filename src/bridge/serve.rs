@@ -25,7 +25,7 @@ pub(super) fn serve(
     store_name: &str,
     arguments: &RustcArgs,
     record: &Record,
-    replay: Option<Replay>,
+    replay: Option<&Replay>,
 ) -> Option<Served> {
     let store = Store::open(&session.store).ok()?;
     let output = store
@@ -65,7 +65,7 @@ pub(super) fn serve(
             } else {
                 Sharing::Private
             };
-            match &replay {
+            match replay {
                 Some(replay) if file.role == Role::Executable => {
                     replay::install(replay, &from, &to)?;
                 }

@@ -10,7 +10,7 @@ use super::wrapper::WRAPPER_NAME;
 use crate::cargo::layout::{self, LayoutKind};
 use crate::cargo::unit_graph::Mode;
 use crate::cargo::workspace::Roots;
-use crate::fs::{self, FsError};
+use crate::fs::{self, FsError, Stamp, Time};
 use crate::output::Produced;
 use crate::plan::{Context, Plan};
 use crate::store::Store;
@@ -61,8 +61,10 @@ pub struct SessionFile {
 pub struct Record {
     /// The unit in the plan, if it was found.
     pub index: Option<usize>,
-    /// Cargo's unit id.
-    pub unit_id: String,
+    /// Cargo's unit id, where the command line tells it.
+    pub unit_id: Option<String>,
+    /// `-C metadata`, by which the record is found without an id.
+    pub metadata: String,
     /// `--crate-name`.
     pub crate_name: String,
     /// `-C extra-filename`.
@@ -75,6 +77,15 @@ pub struct Record {
     pub folder: PathBuf,
     /// The store name of the output that was served.
     pub served: Option<String>,
+}
+
+/// What the wrapper noted in a session.
+#[derive(Debug, Default)]
+pub struct Records {
+    /// Compilations by the index of their unit.
+    pub units: BTreeMap<usize, Record>,
+    /// Those that fit no unit, or several.
+    pub unknown: Vec<Record>,
 }
 
 /// A session: one run of Cargo with the wrapper.
@@ -144,19 +155,26 @@ impl Session {
         &self.wrapper
     }
 
-    /// What the wrapper noted, by the index of the unit. A unit that could not
-    /// be told from another is left out.
-    pub fn records(&self) -> Result<BTreeMap<usize, Record>, SessionError> {
-        let mut records = BTreeMap::new();
+    /// What the wrapper noted.
+    pub fn records(&self) -> Result<Records, SessionError> {
+        let mut records = Records::default();
         for path in fs::list(&self.folder.join("records"))? {
             // A half-written record belongs to a compilation that was killed.
-            if let Ok(record) = read_json::<Record>(&path)
-                && let Some(index) = record.index
-            {
-                records.insert(index, record);
+            let Ok(record) = read_json::<Record>(&path) else {
+                continue;
+            };
+            match record.index {
+                Some(index) => drop(records.units.insert(index, record)),
+                None => records.unknown.push(record),
             }
         }
         Ok(records)
+    }
+
+    /// When the session began, by the clock of its file system.
+    pub fn started(&self) -> Time {
+        let written = Stamp::of(&self.folder.join("session.json"));
+        written.map(|stamp| stamp.mtime).unwrap_or_default()
     }
 
     /// Store names of the build script runs that were replayed.
@@ -220,7 +238,8 @@ pub(super) fn recorded_unit(folder: &Path, unit_id: &str) -> Option<usize> {
 /// Writes a record.
 pub(super) fn write_record(folder: &Path, record: &Record) -> Result<(), SessionError> {
     let bytes = serde_json::to_vec(record).expect("a record serialises");
-    fs::write_atomic(&record_file(folder, &record.unit_id), &bytes)?;
+    let name = record.unit_id.as_ref().unwrap_or(&record.metadata);
+    fs::write_atomic(&record_file(folder, name), &bytes)?;
     Ok(())
 }
 

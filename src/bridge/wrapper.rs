@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 use super::matching::Question;
-use super::replay::Replay;
+use super::replay::{self, Replay};
 use super::serve::serve;
 use super::session::{self, Record, SessionError, SessionFile};
 use crate::cargo::layout::{Layout, LayoutKind};
@@ -29,29 +29,45 @@ pub fn run(arguments: Vec<OsString>) -> ExitCode {
     let file = session
         .as_deref()
         .and_then(|folder| session::read(folder).ok());
-    if let (Some(folder), Some(file)) = (&session, &file)
-        && let Ok(Some(())) = answer(folder, file, &arguments)
-    {
-        return ExitCode::SUCCESS;
+    let answer = match (&session, &file) {
+        (Some(folder), Some(file)) => answer(folder, file, &arguments),
+        _ => Ok(Answer::Compile),
+    };
+    let user_wrapper = file.and_then(|file| file.user_wrapper);
+    match answer {
+        Ok(Answer::Served) => ExitCode::SUCCESS,
+        Ok(Answer::CompileAndReplay(replay, script)) => {
+            compile_script(user_wrapper, arguments, &replay, &script)
+        }
+        Ok(Answer::Compile) | Err(_) => compile(user_wrapper, arguments),
     }
-    compile(file.and_then(|file| file.user_wrapper), arguments)
+}
+
+/// What is to be done about a command line.
+enum Answer {
+    /// Nothing: the store had it.
+    Served,
+    /// The compiler does it.
+    Compile,
+    /// The compiler does it, but what the build script at this path will do is
+    /// in the store.
+    CompileAndReplay(Replay, PathBuf),
 }
 
 /// Serves the unit if the store has it, and notes what was asked for.
-/// `Some` means that nothing is left to do.
 fn answer(
     folder: &Path,
     file: &SessionFile,
     arguments: &[OsString],
-) -> Result<Option<()>, SessionError> {
+) -> Result<Answer, SessionError> {
     let Some(arguments) = utf8(arguments) else {
-        return Ok(None);
+        return Ok(Answer::Compile);
     };
     let Some(parsed) = RustcArgs::parse(&arguments[compiler_words(&arguments)..]) else {
-        return Ok(None);
+        return Ok(Answer::Compile);
     };
     let Ok(cwd) = std::env::current_dir() else {
-        return Ok(None);
+        return Ok(Answer::Compile);
     };
     let layout = Layout {
         build_dir: file.roots.build_dir.clone(),
@@ -63,9 +79,7 @@ fn answer(
         },
     };
     let out_dir = cwd.join(&parsed.out_dir);
-    let Some(unit_id) = layout.compile_id(&out_dir, &parsed.extra_filename) else {
-        return Ok(None);
-    };
+    let unit_id = layout.compile_id(&out_dir, &parsed.extra_filename);
 
     let entries = session::read_entries(folder, &parsed.crate_name)?;
     let mut ids: HashMap<String, usize> = HashMap::new();
@@ -91,6 +105,7 @@ fn answer(
     let mut record = Record {
         index: entry.map(|entry| entry.index),
         unit_id,
+        metadata: parsed.metadata.clone(),
         crate_name: parsed.crate_name.clone(),
         extra_filename: parsed.extra_filename.clone(),
         out_dir: out_dir.clone(),
@@ -98,17 +113,28 @@ fn answer(
         folder: cwd,
         served: None,
     };
-    if let Some((entry, store_name)) = entry.and_then(|entry| Some((entry, entry.serve.clone()?))) {
-        let replay = (!entry.replay.is_empty()).then(|| Replay {
+    let replay = entry
+        .filter(|entry| !entry.replay.is_empty())
+        .map(|entry| Replay {
             session: folder.to_owned(),
             store: file.store.clone(),
             runs: entry.replay.clone(),
             roots: file.roots.clone(),
         });
-        record.served = serve(file, &store_name, &parsed, &record, replay).map(|_| store_name);
+    let serves = entry.and_then(|entry| entry.serve.clone());
+    if let Some(store_name) = &serves {
+        let served = serve(file, store_name, &parsed, &record, replay.as_ref());
+        record.served = served.map(|_| store_name.clone());
     }
     session::write_record(folder, &record)?;
-    Ok(record.served.map(|_| ()))
+    Ok(match replay {
+        _ if record.served.is_some() => Answer::Served,
+        Some(replay) if serves.is_none() => {
+            let name = format!("{}{}", record.crate_name, record.extra_filename);
+            Answer::CompileAndReplay(replay, record.out_dir.join(name))
+        }
+        _ => Answer::Compile,
+    })
 }
 
 /// How many leading words are programs: rustc, and clippy's driver before it.
@@ -138,21 +164,51 @@ fn utf8(arguments: &[OsString]) -> Option<Vec<String>> {
         .collect()
 }
 
+/// Becomes the compiler.
 fn compile(user_wrapper: Option<String>, arguments: Vec<OsString>) -> ExitCode {
-    let words = user_wrapper
+    let Some(mut command) = compiler(user_wrapper, arguments) else {
+        return ExitCode::from(2);
+    };
+    let error = command.exec();
+    not_started(&command, &error)
+}
+
+/// Compiles a build script whose run is in the store although it is not, since
+/// it names a folder that is elsewhere here. The one case in which this process
+/// outlives the compiler: its result has to be moved aside.
+fn compile_script(
+    user_wrapper: Option<String>,
+    arguments: Vec<OsString>,
+    replay: &Replay,
+    script: &Path,
+) -> ExitCode {
+    let Some(mut command) = compiler(user_wrapper, arguments) else {
+        return ExitCode::from(2);
+    };
+    let status = match command.status() {
+        Ok(status) => status,
+        Err(error) => return not_started(&command, &error),
+    };
+    if status.success() && replay::cover(replay, script).is_none() {
+        let _ = replay::uncover(script); // then it runs, as it would without us
+    }
+    ExitCode::from(u8::try_from(status.code().unwrap_or(101)).unwrap_or(101))
+}
+
+fn compiler(user_wrapper: Option<String>, arguments: Vec<OsString>) -> Option<Command> {
+    let mut words = user_wrapper
         .into_iter()
         .map(OsString::from)
         .chain(arguments);
-    let words: Vec<OsString> = words.collect();
-    let Some((program, rest)) = words.split_first() else {
-        return ExitCode::from(2);
-    };
-    let error = Command::new(program).args(rest).exec();
-    // Only reached if the compiler could not be started; Cargo shows this.
-    crate::console::line(&format!(
-        "error: cannot run `{}`: {error}",
-        program.to_string_lossy()
-    ));
+    let mut command = Command::new(words.next()?);
+    command.args(words);
+    Some(command)
+}
+
+/// Only reached if the compiler could not be started; Cargo shows this.
+fn not_started(command: &Command, error: &std::io::Error) -> ExitCode {
+    let program = command.get_program().to_string_lossy();
+    crate::console::line(&format!("error: cannot run `{program}`: {error}"));
     ExitCode::from(127)
 }
 

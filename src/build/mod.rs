@@ -16,13 +16,13 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 
-use crate::bridge::Session;
+use crate::bridge::{Record, Records, Session, uncover_script};
 use crate::cargo::invocation::{Invocation, Subcommand};
 use crate::config::Config;
 use crate::environment::Environment;
 use crate::fs::{self, Time};
 use crate::harvest::{self, Harvest};
-use crate::link::{self, TargetLock};
+use crate::link::{self, TargetLock, Unnoted};
 use crate::plan::context::Context;
 use crate::plan::inputs::Inspector;
 use crate::plan::resolve::package_folder;
@@ -88,7 +88,7 @@ pub fn run(
     if let Some(settled) = settled(request) {
         let report = Report {
             units: settled.units,
-            from_store: settled.units,
+            from_store: settled.ready,
             settled: true,
             ..Report::default()
         };
@@ -220,7 +220,15 @@ impl Prepared<'_> {
             .map(|i| self.is_in_place(&plan, &state, i))
             .collect();
         if linkable.iter().any(|&linkable| linkable) {
-            let (linked, error) = link::link(context, &plan, store, &inspector, &mut state, time);
+            let (linked, error) = link::link(
+                context,
+                &plan,
+                store,
+                &inspector,
+                &mut state,
+                time,
+                Unnoted::Adopt,
+            );
             if let Some(error) = error {
                 observer.warn(&format!("not all units could be linked: {}", chain(&error)));
             }
@@ -238,10 +246,7 @@ impl Prepared<'_> {
             Some(session) => process::wrapped(request, context, session)?,
             None => process::plain(request)?,
         };
-        let handled = session.as_ref().map(|session| harvest::Session {
-            records: session.records().unwrap_or_default(),
-            replayed: session.replayed(),
-        });
+        let handled = session.as_ref().map(handled);
         let idle = session.as_ref().is_none_or(Session::is_idle);
         if let Some(session) = session {
             session.end();
@@ -255,12 +260,7 @@ impl Prepared<'_> {
                 observer,
             );
             report.built = harvest.compiled;
-            let name = |index: usize| plan.units[index].package.name.clone();
-            report.left = harvest
-                .left
-                .iter()
-                .map(|(i, reason)| (name(*i), reason.clone()))
-                .collect();
+            report.left = harvest.left;
         }
         self.settle(&plan, &mut state, status, idle, observer);
         Ok((status, report))
@@ -321,7 +321,6 @@ impl Prepared<'_> {
             .enumerate()
             .any(|(index, verdict)| match verdict {
                 Verdict::Ready(_) => !linkable[index],
-                Verdict::Missing(Reason::Refused(_)) => false,
                 Verdict::Missing(_) => true,
             });
         if !wanted {
@@ -374,7 +373,15 @@ impl Prepared<'_> {
         // What was served has the times of this run; Cargo would call what
         // depends on it stale the next time.
         if harvest.served > 0 || harvest.named > 0 {
-            let (_, error) = link::link(context, plan, store, inspector, state, time);
+            let (_, error) = link::link(
+                context,
+                plan,
+                store,
+                inspector,
+                state,
+                time,
+                Unnoted::Replace,
+            );
             if let Some(error) = error {
                 observer.warn(&format!("not all units could be linked: {}", chain(&error)));
             }
@@ -483,8 +490,38 @@ impl Prepared<'_> {
                 .map(value)
                 .collect(),
             units: plan.units.len(),
+            ready: plan.ready(),
             seconds: plan.seconds_ready(),
         }
+    }
+}
+
+/// What happened in a session. Build scripts that were covered are themselves
+/// again.
+fn handled(session: &Session) -> harvest::Session {
+    let Records { units, unknown } = session.records().unwrap_or_default();
+    let scripts = units
+        .values()
+        .filter(|record| record.served.is_none() && record.crate_name.starts_with("build_script_"));
+    for record in scripts {
+        let name = format!("{}{}", record.crate_name, record.extra_filename);
+        // Where this fails, the program in its place runs it.
+        let _ = uncover_script(&record.out_dir.join(name));
+    }
+    let finished = |record: &Record| {
+        let name = format!("{}{}.d", record.crate_name, record.extra_filename);
+        let written = fs::Stamp::of(&record.out_dir.join(name));
+        written.is_some_and(|stamp| stamp.mtime >= session.started())
+    };
+    harvest::Session {
+        records: units,
+        unknown: unknown
+            .into_iter()
+            .filter(finished)
+            .map(|record| record.crate_name)
+            .collect(),
+        replayed: session.replayed(),
+        started: session.started(),
     }
 }
 

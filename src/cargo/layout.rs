@@ -13,6 +13,7 @@
 use std::path::{Path, PathBuf};
 
 use super::unit_graph::Unit;
+use crate::fs;
 
 /// Which of the two.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,6 +87,21 @@ impl Layout {
                 .join(id)
                 .join("fingerprint"),
         }
+    }
+
+    /// The units of a package that have a fingerprint: ids with their folders.
+    pub fn fingerprints(&self, platform: Option<&str>, package: &str) -> Vec<(String, PathBuf)> {
+        let any = self.fingerprint_dir(platform, package, "");
+        let (parent, prefix) = match self.kind {
+            LayoutKind::Legacy => (any.parent(), format!("{package}-")),
+            LayoutKind::PerUnit => return Vec::new(), // the command line tells the id
+        };
+        let folders = fs::list(parent.unwrap_or(&any)).unwrap_or_default();
+        let with_id = folders.into_iter().filter_map(|folder| {
+            let id = folder.file_name()?.to_str()?.strip_prefix(&prefix)?;
+            Some((id.to_owned(), folder))
+        });
+        with_id.collect()
     }
 
     /// The files of a build script's run.

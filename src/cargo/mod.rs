@@ -9,6 +9,7 @@
 //! | [`workspace`] | where the workspace, its members and `target/` are |
 //! | [`unit_graph`] | `cargo build --unit-graph` |
 //! | [`layout`] | both layouts of the build directory |
+//! | [`lock_file`] | which archive or commit a package is |
 //! | [`fingerprint`] | freshness hashes, recomputed exactly |
 //! | [`dep_info`] | what a compilation read: rustc's and Cargo's form |
 //! | [`build_script`] | what a build script printed and may have read |
@@ -20,6 +21,7 @@ pub mod dep_info;
 pub mod fingerprint;
 pub mod invocation;
 pub mod layout;
+pub mod lock_file;
 pub mod package_files;
 pub mod rustc_args;
 pub mod settings;

@@ -146,7 +146,7 @@ impl PackageId {
 }
 
 /// Undoes percent-encoding; a URL of a path encodes spaces and the like.
-fn decode(text: &str) -> String {
+pub(super) fn decode(text: &str) -> String {
     let bytes = text.as_bytes();
     let mut decoded = Vec::with_capacity(bytes.len());
     let mut index = 0;

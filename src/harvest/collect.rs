@@ -1,7 +1,6 @@
 //! Gathering what the store wants to know about one unit: its files, its
 //! inputs, its dep-info.
 
-use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
@@ -16,11 +15,11 @@ use crate::cargo::fingerprint::LocalFingerprint;
 use crate::digest::{ContentHash, OutputId};
 use crate::fs::{self, Sharing, Stamp};
 use crate::link::{file_name, sharing};
-use crate::output::{DepInfo, FORMAT, Inputs, Output, Role, output_id};
+use crate::output::{DepInfo, FORMAT, File, Inputs, Output, Role, output_id};
 use crate::plan::inputs::Inspector;
 use crate::plan::resolve::package_folder;
 use crate::plan::{Context, Plan, Planned};
-use crate::store;
+use crate::store::{self, Staged, Store};
 
 /// Why a unit stays out of the store.
 pub(super) struct Unfit(pub(super) String);
@@ -31,34 +30,30 @@ impl Unfit {
     }
 }
 
-/// Digests of compiled files by their paths.
-pub(super) type Digests = HashMap<PathBuf, ContentHash>;
-
-/// Hashes all that the compiler left, on all cores.
-pub(super) fn digests(plan: &Plan, records: &BTreeMap<usize, Record>) -> Digests {
-    let compiled = records.iter().filter(|(_, record)| record.served.is_none());
-    let paths: Vec<PathBuf> = compiled
-        .flat_map(|(&index, record)| {
-            let names = compiled_files(&plan.units[index], &record.crate_name);
-            let path = |(_, name): (Role, String)| {
-                record
-                    .out_dir
-                    .join(file_name(&name, &record.extra_filename))
-            };
-            names.into_iter().map(path).collect::<Vec<_>>()
-        })
-        .collect();
-    paths
-        .into_par_iter()
-        .filter_map(|path| fs::hash_file(&path).ok().map(|digest| (path, digest)))
-        .collect()
-}
-
 /// What collecting needs to know.
 pub(super) struct Taking<'a> {
+    pub(super) store: &'a Store,
     pub(super) context: &'a Context,
     pub(super) inspector: &'a Inspector<'a>,
-    pub(super) digests: &'a Digests,
+}
+
+/// A file that a compilation left.
+struct Part {
+    file: File,
+    path: PathBuf,
+    /// Its copy in the store, if it will be copied for certain.
+    staged: Option<Staged>,
+}
+
+/// All that a compilation's own files tell.
+pub(super) struct Compiled {
+    parts: Vec<Part>,
+    inputs: Inputs,
+    mentions_clippy: bool,
+    rustc_dep_info: DepInfo,
+    cargo_dep_info: CargoDepInfo,
+    glibc: Option<String>,
+    seconds: f64,
 }
 
 /// A unit ready for the store.
@@ -75,11 +70,13 @@ impl Collected {
 }
 
 impl Taking<'_> {
-    /// Gathers what the store wants to know about a unit.
+    /// Gathers what the store wants to know about a unit. `compiled` is what
+    /// [`examine`](Self::examine) said; for a build script's run there is none.
     pub(super) fn collect(
         &self,
         plan: &Plan,
         found: &Found<'_>,
+        compiled: Option<Result<Compiled, Unfit>>,
         references: Vec<OutputId>,
     ) -> Result<Collected, Unfit> {
         let Self {
@@ -116,10 +113,10 @@ impl Taking<'_> {
             glibc: None,
             builder: "local".to_owned(),
         };
-        let mut sources = if unit.kind == "build-run" {
-            self.collect_run(plan, found, &mut output)?
-        } else {
-            self.collect_compiled(plan, found, &mut output)?
+        let mut sources = match compiled {
+            Some(compiled) => take_compiled(unit, compiled?, &mut output),
+            None if unit.kind == "build-run" => self.collect_run(plan, found, &mut output)?,
+            None => return Unfit::because("the compiler was not seen"),
         };
         let started = if unit.kind == "build-run" {
             let platform = unit.unit.platform.as_deref();
@@ -150,42 +147,28 @@ impl Taking<'_> {
         Ok(Collected { output, sources })
     }
 
-    fn collect_compiled(
+    /// Looks at what a compilation left. Reading and hashing are most of a
+    /// harvest's work, and no unit needs another's result for them.
+    pub(super) fn examine(
         &self,
-        plan: &Plan,
+        unit: &Planned,
         found: &Found<'_>,
-        output: &mut Output,
-    ) -> Result<Vec<Origin>, Unfit> {
+        record: &Record,
+    ) -> Result<Compiled, Unfit> {
         let Self {
-            context,
-            inspector,
-            digests,
+            context, inspector, ..
         } = *self;
-        let unit = &plan.units[found.index];
-        let Some(record) = found.record else {
-            return Unfit::because("the compiler was not seen");
-        };
-        let mut sources = Vec::new();
-        for (role, name) in compiled_files(unit, &record.crate_name) {
-            let path = found
-                .paths
-                .out_dir
-                .join(file_name(&name, &record.extra_filename));
-            if !path.is_file() {
-                continue;
-            }
-            let file = match digests.get(&path) {
-                Some(&digest) => store::describe_hashed(role, name, &path, digest),
-                None => store::describe(role, name, &path),
-            };
-            output.files.push(file.map_err(file_error)?);
-            sources.push(Origin::Path(path, sharing(unit, output, role)));
-        }
-        if output.files.is_empty() {
+        let files = compiled_files(unit, &record.crate_name)
+            .into_iter()
+            .map(|(role, name)| {
+                let path = file_name(&name, &record.extra_filename);
+                (role, name, found.paths.out_dir.join(path))
+            })
+            .filter(|(_, _, path)| path.is_file());
+        let files: Vec<(Role, String, PathBuf)> = files.collect();
+        if files.is_empty() {
             return Unfit::because("its files are not where they should be");
         }
-        output.seconds = seconds_between(&found.paths.invoked, &found.paths.hash);
-
         let dep_file = found
             .paths
             .out_dir
@@ -204,33 +187,50 @@ impl Taking<'_> {
             out_dir: record.build_script_out_dir.as_deref(),
             package: package_folder(unit),
         };
-        output.inputs =
-            inputs::of_compilation(context, inspector, &dependencies, &rustc).map_err(Unfit)?;
-        output.mentions_clippy =
-            unit.package.is_path() && inputs::mentions_clippy(&dependencies, &rustc);
-        output.inputs.folders = embedded::used_folders(
-            context,
-            unit,
-            &dependencies,
-            &rustc,
-            &output.files,
-            &sources_paths(&sources),
+        let is_linked = unit.test || !matches!(unit.kind, "lib" | "proc-macro" | "build-script");
+        let part = |(role, name, path): &(Role, String, PathBuf)| {
+            let copies = is_linked && matches!(role, Role::Executable | Role::Native);
+            let (file, staged) = rayon::join(
+                || store::describe(*role, name.clone(), path),
+                || copies.then(|| self.store.stage_file(path).ok()).flatten(),
+            );
+            Ok(Part {
+                file: file.map_err(file_error)?,
+                path: path.clone(),
+                staged,
+            })
+        };
+        let (parts, (folders, glibc)) = rayon::join(
+            || files.par_iter().map(part).collect::<Result<_, _>>(),
+            || {
+                let paths = files.iter().map(|(role, _, path)| (*role, path.as_path()));
+                let folders =
+                    embedded::used_folders(context, unit, &dependencies, &rustc, paths.clone());
+                let floors = paths.filter_map(|(_, path)| executable::glibc_floor(path));
+                (folders, floors.max())
+            },
         );
-        output.glibc = sources_paths(&sources)
-            .iter()
-            .filter_map(|path| executable::glibc_floor(path))
-            .max();
+        let mut inputs =
+            inputs::of_compilation(context, inspector, &dependencies, &rustc).map_err(Unfit)?;
+        inputs.folders = folders;
         let portable = |text: &String| inputs::portable(context, &dependencies, text);
-        output.rustc_dep_info = Some(DepInfo {
-            files: rustc.files.iter().map(portable).collect(),
-            env: rustc
-                .env
-                .iter()
-                .map(|(n, v)| (n.clone(), v.as_ref().map(portable)))
-                .collect(),
-        });
-        output.cargo_dep_info = Some(portable_dep_info(context, &dependencies, &cargo));
-        Ok(sources)
+        Ok(Compiled {
+            parts: parts?,
+            inputs,
+            mentions_clippy: unit.package.is_path()
+                && inputs::mentions_clippy(&dependencies, &rustc),
+            rustc_dep_info: DepInfo {
+                files: rustc.files.iter().map(portable).collect(),
+                env: rustc
+                    .env
+                    .iter()
+                    .map(|(n, v)| (n.clone(), v.as_ref().map(portable)))
+                    .collect(),
+            },
+            cargo_dep_info: portable_dep_info(context, &dependencies, &cargo),
+            glibc,
+            seconds: seconds_between(&found.paths.invoked, &found.paths.hash),
+        })
     }
 
     fn collect_run(
@@ -299,7 +299,7 @@ impl Taking<'_> {
             };
             let file = store::describe_hashed(Role::OutDir, text.to_owned(), &path, digest);
             output.files.push(file.map_err(file_error)?);
-            sources.push(Origin::Path(path, Sharing::Private));
+            sources.push(Origin::Private(path, None));
         }
         let script = unit
             .needs
@@ -355,12 +355,23 @@ fn file_error(error: fs::FsError) -> Unfit {
     Unfit(error.to_string())
 }
 
-fn sources_paths(sources: &[Origin]) -> Vec<PathBuf> {
-    let paths = sources.iter().filter_map(|origin| match origin {
-        Origin::Path(path, _) => Some(path.clone()),
-        Origin::Bytes(_) => None,
-    });
-    paths.collect()
+/// Enters what a compilation left into its manifest.
+fn take_compiled(unit: &Planned, compiled: Compiled, output: &mut Output) -> Vec<Origin> {
+    let mut sources = Vec::new();
+    for Part { file, path, staged } in compiled.parts {
+        sources.push(match sharing(unit, output, file.role) {
+            Sharing::Shared => Origin::Shared(path),
+            Sharing::Private => Origin::Private(path, staged),
+        });
+        output.files.push(file);
+    }
+    output.inputs = compiled.inputs;
+    output.mentions_clippy = compiled.mentions_clippy;
+    output.rustc_dep_info = Some(compiled.rustc_dep_info);
+    output.cargo_dep_info = Some(compiled.cargo_dep_info);
+    output.glibc = compiled.glibc;
+    output.seconds = compiled.seconds;
+    sources
 }
 
 fn portable_dep_info(

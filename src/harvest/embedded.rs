@@ -10,23 +10,23 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use object::read::archive::ArchiveFile;
+use object::read::{ReadCache, ReadRef};
 use object::{Object as _, ObjectSection as _, SectionFlags};
 
 use super::inputs::Dependencies;
 use crate::cargo::dep_info::RustcDepInfo;
 use crate::cargo::workspace::find;
 use crate::fs;
-use crate::output::{File, Role};
+use crate::output::Role;
 use crate::plan::{Context, Planned};
 
 /// The folders that compiled files use, as conditions of an output.
-pub(super) fn used_folders(
+pub(super) fn used_folders<'a>(
     context: &Context,
     unit: &Planned,
     dependencies: &Dependencies<'_>,
     info: &RustcDepInfo,
-    files: &[File],
-    paths: &[PathBuf],
+    files: impl Iterator<Item = (Role, &'a Path)>,
 ) -> Vec<(String, PathBuf)> {
     let folders = folders(context, unit, dependencies, info);
     if folders.is_empty() {
@@ -45,12 +45,9 @@ pub(super) fn used_folders(
         info,
     };
     let mut used: BTreeSet<(String, PathBuf)> = BTreeSet::new();
-    for (file, path) in files.iter().zip(paths) {
-        let bytes = fs::read(path);
-        for folder in &folders {
-            let uses = bytes
-                .as_ref()
-                .map_or(true, |bytes| uses_folder(file.role, bytes, folder, &search));
+    for (role, path) in files {
+        let uses = uses(role, path, &folders, &search);
+        for (folder, uses) in folders.iter().zip(uses) {
             if uses {
                 let around = context.roots.around(folder);
                 let (name, root) = around.unwrap_or(("@package@", folder));
@@ -104,46 +101,74 @@ struct Search<'a> {
     info: &'a RustcDepInfo,
 }
 
-fn uses_folder(role: Role, bytes: &[u8], folder: &Path, search: &Search<'_>) -> bool {
-    let name = folder.as_os_str().as_encoded_bytes();
-    let used = |bytes: &[u8]| is_used(bytes, name, false, search.info);
-    match role {
-        Role::Metadata => is_used(bytes, name, search.harmless == Some(folder), search.info),
-        Role::Library => match ArchiveFile::parse(bytes) {
-            Ok(archive) => archive.members().flatten().any(|member| {
-                let is_object = member.name().ends_with(b".o");
-                match member.data(bytes) {
-                    Ok(data) if is_object => loaded_sections(data).into_iter().any(used),
-                    Ok(_) => false, // metadata, looked at in its own file
-                    Err(_) => true,
+/// Which of the folders a file uses; all of them if it cannot be read.
+fn uses(role: Role, path: &Path, folders: &[PathBuf], search: &Search<'_>) -> Vec<bool> {
+    let each = |uses: &dyn Fn(&Path, &[u8]) -> bool| -> Vec<bool> {
+        let name = |folder: &PathBuf| uses(folder, folder.as_os_str().as_encoded_bytes());
+        folders.iter().map(name).collect()
+    };
+    let any = |parts: &[&[u8]], name: &[u8]| {
+        let used = |part: &&[u8]| is_used(part, name, false, search.info);
+        parts.iter().any(used)
+    };
+    let read = || match role {
+        // Most of a linked file is debug information, which is left out.
+        Role::Executable | Role::Native => {
+            let cache = ReadCache::new(fs::open(path).ok()?);
+            match loaded_sections(&cache) {
+                Some(parts) if !parts.is_empty() => Some(each(&|_, name| any(&parts, name))),
+                _ => {
+                    let bytes = fs::read(path).ok()?;
+                    Some(each(&|_, name| any(&[&bytes], name)))
                 }
-            }),
-            Err(_) => used(bytes),
-        },
-        _ => {
-            let sections = loaded_sections(bytes);
-            if sections.is_empty() {
-                used(bytes)
-            } else {
-                sections.into_iter().any(used)
             }
         }
+        Role::Library => {
+            let bytes = fs::read(path).ok()?;
+            let parts = library_sections(&bytes);
+            Some(each(&|_, name| any(&parts, name)))
+        }
+        _ => {
+            let bytes = fs::read(path).ok()?;
+            Some(each(&|folder, name| {
+                is_used(&bytes, name, search.harmless == Some(folder), search.info)
+            }))
+        }
+    };
+    read().unwrap_or_else(|| vec![true; folders.len()])
+}
+
+/// The loaded sections of a library's objects. Its metadata is looked at in a
+/// file of its own.
+fn library_sections(bytes: &[u8]) -> Vec<&[u8]> {
+    let Ok(archive) = ArchiveFile::parse(bytes) else {
+        return vec![bytes];
+    };
+    let mut parts = Vec::new();
+    for member in archive.members() {
+        let Ok(member) = member else {
+            return vec![bytes];
+        };
+        match member.data(bytes) {
+            Ok(data) if member.name().ends_with(b".o") => {
+                parts.extend(loaded_sections(data).unwrap_or_else(|| vec![data]));
+            }
+            Ok(_) => {}
+            Err(_) => return vec![bytes],
+        }
     }
+    parts
 }
 
 /// The sections of an object that are loaded when it runs: debug information
-/// is not.
-fn loaded_sections(bytes: &[u8]) -> Vec<&[u8]> {
-    let Ok(object) = object::File::parse(bytes) else {
-        return vec![bytes];
-    };
+/// is not. `None` if it is no object, or a damaged one.
+fn loaded_sections<'a, R: ReadRef<'a>>(data: R) -> Option<Vec<&'a [u8]>> {
+    let object = object::File::parse(data).ok()?;
     let allocated = object.sections().filter(|section| match section.flags() {
         SectionFlags::Elf { sh_flags, .. } => sh_flags.0 & object::elf::SHF_ALLOC.0 != 0,
         _ => true,
     });
-    allocated
-        .filter_map(|section| section.data().ok())
-        .collect()
+    allocated.map(|section| section.data().ok()).collect()
 }
 
 /// Whether a folder occurs other than as the beginning of a source's name.

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use object::elf::{FileHeader32, FileHeader64};
 use object::read::elf::{FileHeader, SectionHeader as _};
+use object::read::{ReadCache, ReadRef};
 use object::{Endianness, FileKind};
 
 use crate::fs;
@@ -15,10 +16,10 @@ pub(super) fn glibc_floor(path: &Path) -> Option<String> {
     if !is_linked {
         return None;
     }
-    let bytes = fs::read(path).ok()?;
-    let versions = match FileKind::parse(&*bytes).ok()? {
-        FileKind::Elf64 => needed_versions::<FileHeader64<Endianness>>(&bytes),
-        FileKind::Elf32 => needed_versions::<FileHeader32<Endianness>>(&bytes),
+    let file = ReadCache::new(fs::open(path).ok()?);
+    let versions = match FileKind::parse(&file).ok()? {
+        FileKind::Elf64 => needed_versions::<FileHeader64<Endianness>, _>(&file),
+        FileKind::Elf32 => needed_versions::<FileHeader32<Endianness>, _>(&file),
         _ => None,
     }?;
     let numbers = versions
@@ -34,16 +35,20 @@ fn parse(version: &str) -> Option<(u32, u32)> {
 }
 
 /// Names in the section of needed symbol versions (`.gnu.version_r`).
-fn needed_versions<Elf: FileHeader<Endian = Endianness>>(bytes: &[u8]) -> Option<Vec<String>> {
-    let header = Elf::parse(bytes).ok()?;
+fn needed_versions<'a, Elf, R>(data: R) -> Option<Vec<String>>
+where
+    Elf: FileHeader<Endian = Endianness>,
+    R: ReadRef<'a>,
+{
+    let header = Elf::parse(data).ok()?;
     let endian = header.endian().ok()?;
-    let sections = header.sections(endian, bytes).ok()?;
+    let sections = header.sections(endian, data).ok()?;
     let mut names = Vec::new();
     for section in sections.iter() {
-        let Some((mut needs, link)) = section.gnu_verneed(endian, bytes).ok()? else {
+        let Some((mut needs, link)) = section.gnu_verneed(endian, data).ok()? else {
             continue;
         };
-        let strings = sections.strings(endian, bytes, link).ok()?;
+        let strings = sections.strings(endian, data, link).ok()?;
         while let Some((_, mut versions)) = needs.next().ok()? {
             while let Some(version) = versions.next().ok()? {
                 let name = version.name(endian, strings).ok()?;

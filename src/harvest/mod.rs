@@ -16,16 +16,21 @@ mod unit;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
+use collect::{Collected, Compiled, Unfit};
+use rayon::prelude::*;
+
 use crate::bridge::Record;
 use crate::cargo::fingerprint::{self, Fingerprint};
 use crate::digest::{OutputId, UnitKey};
-use crate::fs;
+use crate::fs::{self, Time};
 use crate::link::UnitPaths;
-use crate::output::{FORMAT, Naming, Output, Role};
+use crate::output::{Naming, Output, Role};
 use crate::plan::inputs::Inspector;
 use crate::plan::state::State;
 use crate::plan::{Context, Plan, Reason, Verdict};
 use crate::store::{Store, StoreError};
+
+const UNKNOWN: &str = "it cannot be told from another unit by the compiler's command line";
 
 /// What a harvest brought.
 #[derive(Debug, Default)]
@@ -37,7 +42,7 @@ pub struct Harvest {
     /// Outputs that are new in the store.
     pub added: usize,
     /// Compiled units that stay out of the store, with the reason.
-    pub left: Vec<(usize, String)>,
+    pub left: Vec<(String, String)>,
     /// Names that were learned.
     pub named: usize,
     /// The first error of the store; what was taken before it is in.
@@ -58,8 +63,12 @@ pub(crate) struct Found<'a> {
 pub struct Session {
     /// Compilations, by the index of the unit.
     pub records: BTreeMap<usize, Record>,
+    /// Crates that were compiled as no known unit.
+    pub unknown: Vec<String>,
     /// Store names of the build script runs that were replayed.
     pub replayed: BTreeSet<String>,
+    /// When it began.
+    pub started: Time,
 }
 
 /// Takes what Cargo compiled, and learns the names of what was served. The
@@ -73,36 +82,37 @@ pub fn harvest(
     state: &mut State,
 ) -> Harvest {
     inspector.forget();
-    let in_place = plan.linkable();
-    let digests = collect::digests(plan, &session.records);
     let mut harvester = Harvester {
-        context,
-        store,
-        inspector,
+        taking: collect::Taking {
+            store,
+            context,
+            inspector,
+        },
         session,
-        digests,
         differing: BTreeSet::new(),
-        result: Harvest::default(),
+        result: Harvest {
+            compiled: session.unknown.len(),
+            left: session
+                .unknown
+                .iter()
+                .map(|name| (name.clone(), UNKNOWN.to_owned()))
+                .collect(),
+            ..Harvest::default()
+        },
     };
-    // Fingerprint hashes of all units that are proved so far.
-    let mut proved: HashMap<u64, UnitKey> = HashMap::new();
-    let order = plan.order.clone();
-    for index in order {
-        let record = session.records.get(&index);
-        let untouched = in_place[index]
-            && record.is_none()
-            && !was_run_again(context, plan, index, &session.records, state);
-        if untouched {
-            if let Some(hash) = present_hash(context, plan, index) {
-                proved.insert(hash, plan.units[index].key);
-            }
-            continue;
-        }
-        let Some(found) = find(context, plan, index, record, &session.records, &proved) else {
-            continue; // not asked for, failed, or of an unknown form
-        };
-        proved.insert(found.fingerprint.hash(), plan.units[index].key);
-        if let Err(error) = harvester.take(plan, &found, state) {
+    let found = harvester.find_all(plan, state);
+    let mut compiled: HashMap<usize, _> = found
+        .par_iter()
+        .filter(|found| !harvester.is_reused(plan, found))
+        .filter_map(|found| Some((found, found.record?)))
+        .map(|(found, record)| {
+            let unit = &plan.units[found.index];
+            (found.index, harvester.taking.examine(unit, found, record))
+        })
+        .collect();
+    for found in &found {
+        let compiled = compiled.remove(&found.index);
+        if let Err(error) = harvester.take(plan, found, compiled, state) {
             harvester.result.error.get_or_insert(error);
         }
     }
@@ -139,41 +149,48 @@ fn was_run_again(
     !state.is_in_place(&context.layout.build_dir, &paths.name, output.id)
 }
 
+/// Why there is nothing to take of a unit.
+enum Absence {
+    /// Nobody asked for it, or its compilation failed.
+    NotMade,
+    /// It was compiled, and stays out of the store for this reason.
+    Unproved(&'static str),
+}
+
 /// Finds a unit's fingerprint and proves it.
 fn find<'a>(
     context: &Context,
     plan: &Plan,
     index: usize,
-    record: Option<&'a Record>,
-    records: &BTreeMap<usize, Record>,
+    session: &'a Session,
     proved: &HashMap<u64, UnitKey>,
-) -> Option<Found<'a>> {
+) -> Result<Found<'a>, Absence> {
+    use Absence::{NotMade, Unproved};
+    let records = &session.records;
     let unit = &plan.units[index];
-    if unit.refused.is_some() {
-        return None;
+    if let Some(refusal) = unit.refused {
+        return Err(records
+            .get(&index)
+            .map_or(NotMade, |_| Unproved(refusal.reason())));
     }
+    let record = records.get(&index);
     let naming = match record {
-        Some(record) => Naming {
-            format: FORMAT,
-            key: unit.key,
-            unit_id: record.unit_id.clone(),
-            extra_filename: record.extra_filename.clone(),
-            out_dir: unit::relative_out_dir(context, unit, &record.out_dir)?,
-            stem: unit.stem.clone(),
-            fingerprint: unit::blank_fingerprint(),
-            absolute_path: false,
-            deps: Vec::new(),
-        },
-        None => unit::run_naming(context, plan, index, records)?,
+        Some(record) => unit::compile_naming(context, unit, record, session.started)
+            .ok_or(Unproved("where Cargo notes its fingerprint is unknown"))?,
+        None => unit::run_naming(context, plan, index, records).ok_or(NotMade)?,
     };
     let paths = UnitPaths::new(&context.layout, unit, &naming);
-    let written = fingerprint::from_hex(&fs::read(&paths.hash).ok()?)?;
-    let parsed = Fingerprint::parse(&fs::read(&paths.json).ok()?)?;
-    if parsed.hash() != written {
-        return None; // another encoding than the known one: not provable
-    }
+    let written = fs::read(&paths.hash).ok();
+    let written = written.and_then(|bytes| fingerprint::from_hex(&bytes));
+    // Cargo empties the file first, and fills it when all went well.
+    let written = written.ok_or(NotMade)?;
+    let json = fs::read(&paths.json).ok();
+    let parsed = json.and_then(|bytes| Fingerprint::parse(&bytes));
+    let parsed = parsed.filter(|parsed| parsed.hash() == written);
+    let parsed = parsed.ok_or(Unproved("its fingerprint is of an unknown form"))?;
     let deps = parsed.deps.iter().map(|dep| proved.get(&dep.3).copied());
     let deps: Option<Vec<UnitKey>> = deps.collect();
+    let deps = deps.ok_or(Unproved("something it needs is not proved"))?;
     let absolute = fingerprint::path_hash(&unit.unit.target.src_path);
     let mut template = parsed.clone();
     if unit.kind == "build-run" {
@@ -181,15 +198,15 @@ fn find<'a>(
     }
     let absolute_path = parsed.path == absolute;
     if !absolute_path && !unit.package.is_path() && unit.kind != "build-run" {
-        return None; // a path of unknown meaning
+        return Err(Unproved("its fingerprint has a path of unknown meaning"));
     }
-    Some(Found {
+    Ok(Found {
         index,
         record,
         naming: Naming {
             fingerprint: template,
             absolute_path,
-            deps: deps?,
+            deps,
             ..naming
         },
         fingerprint: parsed,
@@ -198,43 +215,81 @@ fn find<'a>(
 }
 
 struct Harvester<'a> {
-    context: &'a Context,
-    store: &'a Store,
-    inspector: &'a Inspector<'a>,
+    taking: collect::Taking<'a>,
     session: &'a Session,
-    /// Digests of all compiled files.
-    digests: collect::Digests,
     /// Units whose files here are not those that the store has under the same
     /// name: what is compiled against them is not what it would be elsewhere.
     differing: BTreeSet<usize>,
     result: Harvest,
 }
 
-impl Harvester<'_> {
+impl<'a> Harvester<'a> {
+    /// All units that Cargo handled in this run and that can be proved,
+    /// dependencies first.
+    fn find_all(&mut self, plan: &mut Plan, state: &State) -> Vec<Found<'a>> {
+        let context = self.taking.context;
+        let records = &self.session.records;
+        let in_place = plan.linkable();
+        // Fingerprint hashes of all units that are proved so far.
+        let mut proved: HashMap<u64, UnitKey> = HashMap::new();
+        let mut all = Vec::new();
+        for index in plan.order.clone() {
+            let untouched = in_place[index]
+                && !records.contains_key(&index)
+                && !was_run_again(context, plan, index, records, state);
+            if untouched {
+                if let Some(hash) = present_hash(context, plan, index) {
+                    proved.insert(hash, plan.units[index].key);
+                }
+                continue;
+            }
+            match find(context, plan, index, self.session, &proved) {
+                Ok(found) => {
+                    proved.insert(found.fingerprint.hash(), plan.units[index].key);
+                    all.push(found);
+                }
+                Err(Absence::Unproved(reason)) => {
+                    let served = records.get(&index).is_some_and(|r| r.served.is_some());
+                    self.result.compiled += usize::from(!served);
+                    self.leave(plan, index, reason);
+                }
+                Err(Absence::NotMade) => {}
+            }
+        }
+        all
+    }
+
+    /// Whether the unit came from the store in this run.
+    fn is_reused(&self, plan: &Plan, found: &Found<'_>) -> bool {
+        let Some(ready) = plan.resolution.output(found.index) else {
+            return false;
+        };
+        let served = found.record.is_some_and(|record| record.served.is_some());
+        served || self.session.replayed.contains(&ready.store_name())
+    }
+
     /// Puts a unit into the store, or only its name if the store has it.
     fn take(
         &mut self,
         plan: &mut Plan,
         found: &Found<'_>,
+        compiled: Option<Result<Compiled, Unfit>>,
         state: &mut State,
     ) -> Result<(), StoreError> {
         let index = found.index;
         let ready = plan.resolution.output(index).cloned();
-        let served = found.record.is_some_and(|record| record.served.is_some());
-        let replayed = ready
-            .as_ref()
-            .is_some_and(|output| self.session.replayed.contains(&output.store_name()));
-        if served {
-            self.result.served += 1;
-        } else if !replayed {
+        let reused = self.is_reused(plan, found);
+        if !reused {
             self.result.compiled += 1;
+        } else if found.record.is_some() {
+            self.result.served += 1;
         }
         if plan.resolution.namings[index].as_ref() != Some(&found.naming) {
-            self.store.add_naming(&found.naming)?;
+            self.taking.store.add_naming(&found.naming)?;
             plan.resolution.namings[index] = Some(found.naming.clone());
             self.result.named += 1;
         }
-        if ready.is_some() && (served || replayed) {
+        if reused {
             // Linked again with the right times by the caller.
             state.units.remove(&found.paths.name);
             return Ok(());
@@ -256,14 +311,9 @@ impl Harvester<'_> {
             self.leave(plan, index, "something it needs is not in the store");
             return Ok(());
         };
-        let taking = collect::Taking {
-            context: self.context,
-            inspector: self.inspector,
-            digests: &self.digests,
-        };
-        match taking.collect(plan, found, references) {
+        match self.taking.collect(plan, found, compiled, references) {
             Ok(collected) => self.keep(plan, found, collected, ready.as_deref(), state),
-            Err(collect::Unfit(reason)) => {
+            Err(Unfit(reason)) => {
                 self.leave(plan, index, &reason);
                 Ok(())
             }
@@ -274,7 +324,7 @@ impl Harvester<'_> {
         &mut self,
         plan: &mut Plan,
         found: &Found<'_>,
-        collected: collect::Collected,
+        collected: Collected,
         ready: Option<&Output>,
         state: &mut State,
     ) -> Result<(), StoreError> {
@@ -287,7 +337,14 @@ impl Harvester<'_> {
             state.units.remove(&found.paths.name);
             return Ok(());
         }
-        let (output, added) = unit::add(self.context, plan, self.store, found, collected, state)?;
+        let (output, added) = unit::add(
+            self.taking.context,
+            plan,
+            self.taking.store,
+            found,
+            collected,
+            state,
+        )?;
         match output {
             Some(output) => {
                 self.result.added += usize::from(added);
@@ -304,7 +361,8 @@ impl Harvester<'_> {
     /// Leaves a unit out, and so all that depends on it.
     fn leave(&mut self, plan: &mut Plan, index: usize, reason: &str) {
         plan.resolution.verdicts[index] = Verdict::Missing(Reason::NotInStore);
-        self.result.left.push((index, reason.to_owned()));
+        let name = plan.units[index].package.name.clone();
+        self.result.left.push((name, reason.to_owned()));
     }
 }
 

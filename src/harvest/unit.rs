@@ -7,33 +7,76 @@ use super::collect::Collected;
 use super::{Found, same_content};
 use crate::bridge::Record;
 use crate::cargo::fingerprint::Fingerprint;
-use crate::fs::{self, Sharing, Stamp};
+use crate::fs::{self, Sharing, Stamp, Time};
 use crate::output::{FORMAT, Naming, Output, Role};
 use crate::plan::state::State;
 use crate::plan::{Context, Plan, Planned};
-use crate::store::{Added, FILE_TIME, Source, Store, StoreError};
+use crate::store::{Added, FILE_TIME, Source, Staged, Store, StoreError};
 
 /// Where a file of the output comes from.
 pub(super) enum Origin {
-    Path(PathBuf, Sharing),
+    /// A file that the store shares.
+    Shared(PathBuf),
+    /// A file that the store copies, or has copied.
+    Private(PathBuf, Option<Staged>),
     Bytes(Vec<u8>),
 }
 
-/// `--out-dir` relative to the folder that a naming assumes.
-pub(super) fn relative_out_dir(
+impl Origin {
+    /// The file in the target directory, if it is one.
+    fn path(&self) -> Option<(&Path, Sharing)> {
+        match self {
+            Self::Shared(path) => Some((path, Sharing::Shared)),
+            Self::Private(path, _) => Some((path, Sharing::Private)),
+            Self::Bytes(_) => None,
+        }
+    }
+}
+
+/// How Cargo names a unit that it had compiled, up to the fingerprint. `None` if
+/// the compiler was asked for something elsewhere.
+pub(super) fn compile_naming(
     context: &Context,
     unit: &Planned,
-    out_dir: &Path,
-) -> Option<PathBuf> {
-    let platform = unit
-        .unit
-        .platform
-        .as_deref()
-        .filter(|_| unit.kind != "build-script");
-    out_dir
-        .strip_prefix(context.layout.root(platform))
-        .ok()
-        .map(Path::to_owned)
+    record: &Record,
+    since: Time,
+) -> Option<Naming> {
+    let platform = unit.unit.platform.as_deref();
+    let platform = platform.filter(|_| unit.kind != "build-script");
+    let root = context.layout.root(platform);
+    let unit_id = match &record.unit_id {
+        Some(unit_id) => unit_id.clone(),
+        None => noted_id(context, unit, since)?,
+    };
+    Some(Naming {
+        format: FORMAT,
+        key: unit.key,
+        unit_id,
+        extra_filename: record.extra_filename.clone(),
+        out_dir: record.out_dir.strip_prefix(root).ok()?.to_owned(),
+        stem: unit.stem.clone(),
+        fingerprint: blank_fingerprint(),
+        absolute_path: false,
+        deps: Vec::new(),
+    })
+}
+
+/// The id of a unit whose command line does not tell it: in the legacy layout
+/// Cargo gives the `cdylib` of a path package no extra filename
+/// (`CompilationFiles::use_extra_filename`). It is in the name of the one folder
+/// of the package with a fingerprint of this target written since.
+fn noted_id(context: &Context, unit: &Planned, since: Time) -> Option<String> {
+    let platform = unit.unit.platform.as_deref();
+    let folders = context.layout.fingerprints(platform, &unit.package.name);
+    let ids = folders.into_iter().filter_map(|(id, folder)| {
+        let written = Stamp::of(&folder.join(&unit.stem))?;
+        (written.mtime >= since).then_some(id)
+    });
+    let ids: Vec<String> = ids.collect();
+    match ids.as_slice() {
+        [id] => Some(id.clone()),
+        _ => None,
+    }
 }
 
 /// A placeholder until the real one is proved.
@@ -104,8 +147,9 @@ pub(super) fn add(
     let borrowed: Vec<Source<'_>> = sources
         .iter()
         .map(|origin| match origin {
-            Origin::Path(path, Sharing::Shared) => Source::Share(path),
-            Origin::Path(path, Sharing::Private) => Source::Copy(path),
+            Origin::Shared(path) => Source::Share(path),
+            Origin::Private(path, None) => Source::Copy(path),
+            Origin::Private(_, Some(staged)) => Source::Staged(staged),
             Origin::Bytes(bytes) => Source::Bytes(bytes.clone()),
         })
         .collect();
@@ -140,17 +184,13 @@ pub(super) fn add(
 /// inode with the store and so loses its time, and an incremental compilation
 /// leaves metadata that came out the same as it was, with its old time.
 fn carry_time(sources: &[Origin]) -> fs::Result<()> {
-    let paths = |wanted: Option<Sharing>| {
-        sources.iter().filter_map(move |origin| match origin {
-            Origin::Path(path, sharing) if wanted.is_none_or(|w| w == *sharing) => Some(path),
-            _ => None,
-        })
-    };
-    let newest = paths(None)
-        .filter_map(|path| Stamp::of(path))
+    let paths = sources.iter().filter_map(Origin::path);
+    let newest = paths
+        .filter_map(|(path, _)| Stamp::of(path))
         .map(|stamp| stamp.mtime)
         .max();
-    for path in paths(Some(Sharing::Private)) {
+    let private = sources.iter().filter_map(Origin::path);
+    for (path, _) in private.filter(|(_, sharing)| *sharing == Sharing::Private) {
         fs::set_mtime(path, newest.unwrap_or(FILE_TIME))?;
     }
     Ok(())
@@ -181,11 +221,11 @@ fn settle(
         return Ok(());
     }
     for origin in sources {
-        if let Origin::Path(path, sharing) = origin {
-            if *sharing == Sharing::Private && !output.timed {
+        if let Some((path, sharing)) = origin.path() {
+            if sharing == Sharing::Private && !output.timed {
                 fs::set_mtime(path, FILE_TIME)?;
             }
-            files.push(path.clone());
+            files.push(path.to_owned());
         }
     }
     Ok(())

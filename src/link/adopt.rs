@@ -43,9 +43,11 @@ pub(super) fn adopt(linker: &Linker<'_>, plan: &Plan, jobs: &mut [Job<'_>], stat
         let stamps = files.iter().filter_map(|file| Stamp::of(file));
         let time = stamps.map(|stamp| stamp.mtime).max().unwrap_or_default();
         let needs = &plan.units[job.index].needs;
-        let in_order = needs
-            .iter()
-            .all(|need| times.get(need).is_none_or(|&needed| needed <= time));
+        // Not newer than what is linked now, which may depend on it.
+        let in_order = time <= linker.time
+            && needs
+                .iter()
+                .all(|need| times.get(need).is_none_or(|&needed| needed <= time));
         if !job.in_place && in_order {
             files.push(job.paths.hash.clone());
             state.note(build_dir, &job.name, job.output.id, &files);

@@ -10,6 +10,7 @@
 mod adopt;
 mod content;
 mod paths;
+mod place;
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
@@ -18,11 +19,10 @@ use rayon::prelude::*;
 
 pub use content::{expected_fingerprint, local_dep_info, local_rustc_dep_info, without_clippy};
 pub use paths::{UnitPaths, file_name};
+use place::Linker;
 
-use crate::bridge::remove_replay;
-use crate::cargo::dep_info::Base;
 use crate::cargo::fingerprint::{self, Fingerprint};
-use crate::cargo::layout::{Layout, RunFiles};
+use crate::cargo::layout::Layout;
 use crate::digest::UnitKey;
 use crate::fs::{self, FsError, Lock, Sharing, Stamp, Time};
 use crate::output::{Naming, Output, Role};
@@ -30,7 +30,7 @@ use crate::plan::inputs::Inspector;
 use crate::plan::resolve::package_folder;
 use crate::plan::state::State;
 use crate::plan::{Context, Plan};
-use crate::store::{FILE_TIME, Store};
+use crate::store::Store;
 
 /// What linking did.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -39,6 +39,16 @@ pub struct Linked {
     pub placed: usize,
     /// Units that were there already.
     pub in_place: usize,
+}
+
+/// What to do with a unit that is in place although the state does not say so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unnoted {
+    /// Leave it, if all of it is what linking would put there: the state was
+    /// lost, or another quickbuild is writing it.
+    Adopt,
+    /// Link it: it was served in this run, and has the times of the run.
+    Replace,
 }
 
 /// Cargo's locks on the build directory, as long as we write there.
@@ -112,6 +122,7 @@ pub fn link(
     inspector: &Inspector<'_>,
     state: &mut State,
     time: Time,
+    unnoted: Unnoted,
 ) -> (Linked, Option<FsError>) {
     let linkable = plan.linkable();
     let fingerprints = fingerprints(context, plan, &linkable);
@@ -122,7 +133,9 @@ pub fn link(
         inspector,
         time,
     };
-    adopt::adopt(&linker, plan, &mut jobs, state);
+    if unnoted == Unnoted::Adopt {
+        adopt::adopt(&linker, plan, &mut jobs, state);
+    }
     refresh_timed(&mut jobs, plan, inspector, state, time);
 
     let mut linked = Linked::default();
@@ -372,209 +385,6 @@ impl Job<'_> {
 /// stay newer still: Cargo compiles them each time, and so it shall.
 pub fn time(state: &State) -> Time {
     fs::now().max(Time(state.high_water.0 + 1))
-}
-
-struct Linker<'a> {
-    context: &'a Context,
-    store: &'a Store,
-    inspector: &'a Inspector<'a>,
-    /// The time of timed units' files.
-    time: Time,
-}
-
-impl Linker<'_> {
-    /// Puts one unit into the target directory. Returns the files that tell
-    /// whether it is still there.
-    fn place(&self, job: &Job<'_>) -> fs::Result<Vec<PathBuf>> {
-        fs::create_dir_all(&job.paths.fingerprint_dir)?;
-        if job.paths.hash.exists() {
-            fs::truncate(&job.paths.hash)?;
-        }
-        let mut files = if job.unit.kind == "build-run" {
-            self.place_run(job)?
-        } else {
-            self.place_compiled(job)?
-        };
-        self.place_fingerprint(job)?;
-        files.push(job.paths.hash.clone());
-        Ok(files)
-    }
-
-    fn place_compiled(&self, job: &Job<'_>) -> fs::Result<Vec<PathBuf>> {
-        fs::create_dir_all(&job.paths.out_dir)?;
-        if job.unit.kind == "build-script" {
-            remove_replay(&job.paths.out_dir)?;
-        }
-        let mut placed = Vec::new();
-        let emits = content::emits(job.unit, job.output);
-        for (index, file) in job.output.files.iter().enumerate() {
-            if !emits.contains(&file.role) {
-                continue;
-            }
-            let from = self.store.file(job.output, index);
-            let to = job
-                .paths
-                .out_dir
-                .join(file_name(&file.name, &job.naming.extra_filename));
-            self.place_file(&from, &to, job, file.role)?;
-            placed.push(to);
-            if job.naming.extra_filename != job.output.extra_filename && is_looked_up(file.role) {
-                // Compiled code names its own file by the id it was made with.
-                let original = file_name(&file.name, &job.output.extra_filename);
-                let original = job.paths.out_dir.join(original);
-                if Stamp::of(&original).is_none() {
-                    self.place_file(&from, &original, job, file.role)?;
-                }
-            }
-        }
-        if content::needs_empty_metadata(job.unit, job.output) {
-            let to = job.empty_metadata();
-            fs::remove_file(&to)?;
-            fs::write(&to, b"")?;
-            fs::set_mtime(&to, self.file_time(job.output))?;
-            placed.push(to);
-        }
-        Ok(placed)
-    }
-
-    fn file_time(&self, output: &Output) -> Time {
-        if output.timed { self.time } else { FILE_TIME }
-    }
-
-    fn place_file(&self, from: &Path, to: &Path, job: &Job<'_>, role: Role) -> fs::Result<()> {
-        let sharing = sharing(job.unit, job.output, role);
-        fs::place(from, to, sharing)?;
-        if sharing == Sharing::Private {
-            fs::set_mtime(to, self.file_time(job.output))?;
-        }
-        Ok(())
-    }
-
-    fn place_run(&self, job: &Job<'_>) -> fs::Result<Vec<PathBuf>> {
-        let files = self.run_files(job);
-        fs::remove_dir_all(&files.out_dir)?;
-        fs::create_dir_all(&files.out_dir)?;
-        if let Some(folder) = files.stdout.parent() {
-            fs::create_dir_all(folder)?;
-        }
-        for (index, file) in job.output.files.iter().enumerate() {
-            let from = self.store.file(job.output, index);
-            let to = match file.role {
-                Role::OutDir => files.out_dir.join(&file.name),
-                Role::Stdout => files.stdout.clone(),
-                Role::Stderr => files.stderr.clone(),
-                _ => continue,
-            };
-            if let Some(folder) = to.parent() {
-                fs::create_dir_all(folder)?;
-            }
-            if file.portable {
-                fs::write(&to, &self.local_text(&files, &from)?)?;
-                fs::set_mode(&to, file.mode)?;
-            } else {
-                fs::place(&from, &to, Sharing::Private)?;
-            }
-            if file.role == Role::OutDir {
-                fs::set_mtime(&to, FILE_TIME)?;
-            }
-        }
-        fs::write(
-            &files.root_output,
-            files.out_dir.as_os_str().as_encoded_bytes(),
-        )?;
-        fs::write(
-            &files.invoked,
-            b"This file has an mtime of when this was started.",
-        )?;
-        let time = self.file_time(job.output);
-        fs::set_mtime(&files.invoked, time)?;
-        fs::set_mtime(&files.stdout, time)?;
-        Ok(vec![files.stdout])
-    }
-
-    fn run_files(&self, job: &Job<'_>) -> RunFiles {
-        let platform = job.unit.unit.platform.as_deref();
-        let layout = &self.context.layout;
-        layout.run_files(platform, &job.unit.package.name, &job.naming.unit_id)
-    }
-
-    /// A stored text with this checkout's folders.
-    fn local_text(&self, files: &RunFiles, from: &Path) -> fs::Result<Vec<u8>> {
-        let bytes = fs::read(from)?;
-        let text = String::from_utf8_lossy(&bytes);
-        let text = text.replace("@out-dir@", &files.out_dir.to_string_lossy());
-        Ok(self.context.roots.local(&text).into_bytes())
-    }
-
-    fn place_fingerprint(&self, job: &Job<'_>) -> fs::Result<()> {
-        let paths = &job.paths;
-        if let Some(info) =
-            local_dep_info(self.context, job.unit, job.output, job.out_dir.as_deref())
-        {
-            fs::write(&paths.dep_info, &info.to_bytes())?;
-            fs::set_mtime(&paths.dep_info, self.reference_time(job))?;
-        }
-        match content::diagnostics(self.store, job.unit, job.output)? {
-            Some(text) => fs::write(&paths.diagnostics, &text)?,
-            None => fs::remove_file(&paths.diagnostics)?,
-        }
-        if job.unit.kind != "build-run" {
-            fs::write(
-                &paths.invoked,
-                b"This file has an mtime of when this was started.",
-            )?;
-            fs::set_mtime(&paths.invoked, self.reference_time(job))?;
-        }
-        fs::write(&paths.json, &job.fingerprint.to_json())?;
-        let hex = fingerprint::to_hex(job.fingerprint.hash());
-        fs::write(&paths.hash, hex.as_bytes())
-    }
-
-    /// The time that sources must not exceed: that of the newest input as it
-    /// was compared, so that any later change is newer.
-    fn reference_time(&self, job: &Job<'_>) -> Time {
-        if !job.output.timed {
-            return FILE_TIME;
-        }
-        let newest = self
-            .inspector
-            .newest_of(&job.output.inputs, package_folder(job.unit));
-        newest
-            .max(FILE_TIME)
-            .min(self.time)
-            .max(self.newest_generated(job))
-    }
-
-    /// The time of the newest file in `OUT_DIR` that the unit reads: a build
-    /// script's run that stays where it is keeps the times of its files.
-    fn newest_generated(&self, job: &Job<'_>) -> Time {
-        let info = local_dep_info(self.context, job.unit, job.output, job.out_dir.as_deref());
-        let files = info.map(|info| info.files).unwrap_or_default();
-        let build_dir = &self.context.layout.build_dir;
-        let generated = files.iter().filter(|(base, _)| *base == Base::BuildDir);
-        let times = generated
-            .map(|(_, path)| build_dir.join(path))
-            .filter(|path| path.starts_with(build_dir))
-            .filter_map(|path| Stamp::of(&path))
-            .map(|stamp| stamp.mtime);
-        times.max().unwrap_or_default()
-    }
-
-    /// A build script's output has the time of linking, so an edit between the
-    /// comparison and now would go unnoticed: such units are withdrawn.
-    fn recheck(&self, pending: &[Job<'_>]) {
-        for job in pending
-            .iter()
-            .filter(|job| job.unit.kind == "build-run" && job.output.timed)
-        {
-            let newest = self
-                .inspector
-                .newest_of(&job.output.inputs, package_folder(job.unit));
-            if newest > self.inspector.newest() {
-                let _ = fs::truncate(&job.paths.hash);
-            }
-        }
-    }
 }
 
 /// Files that the compiler finds by the name compiled into other files.

@@ -7,7 +7,7 @@
 //! second checkout therefore asks nothing. A wrong answer could not do harm: it
 //! would describe units that Cargo does not have, and those it ignores.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use super::graph::Common;
 use crate::cargo::invocation::{Invocation, Subcommand};
 use crate::cargo::layout::{self, Layout, LayoutKind};
+use crate::cargo::lock_file::Pins;
 use crate::cargo::settings::Settings;
 use crate::cargo::toolchain::Toolchain;
 use crate::cargo::unit_graph::{PackageId, Source, UnitGraph};
@@ -76,7 +77,7 @@ struct Answers {
     settings: Settings,
     workspace: Workspace,
     graph: UnitGraph,
-    checksums: Vec<(String, String, String)>,
+    pins: Pins,
     /// Manifests and lock file with their digests; `None` is absent.
     files: Vec<(PathBuf, Option<ContentHash>)>,
     /// Folders of targets with the digests of their listings.
@@ -126,7 +127,7 @@ impl Context {
             settings,
             workspace,
             graph,
-            checksums,
+            pins,
             files,
             listings,
         } = answers;
@@ -164,10 +165,7 @@ impl Context {
             },
             host: toolchain.host().to_owned(),
             settings: recipe_settings(environment, invocation, &settings, &roots),
-            checksums: checksums
-                .into_iter()
-                .map(|(n, v, c)| ((n, v), c))
-                .collect::<HashMap<_, _>>(),
+            pins: pins.index(),
             roots: roots.clone(),
             workspace_wrapper,
             members: workspace
@@ -272,7 +270,7 @@ fn key(
     folder: &Path,
     manifest: &Path,
 ) -> RecipeHash {
-    let mut key = Canonical::new("quickbuild-context-1");
+    let mut key = Canonical::new("quickbuild-context-2");
     key.list(&invocation.significant_arguments());
     key.text(&toolchain.rustc).text(&toolchain.cargo);
     let manifest_folder = manifest.parent().unwrap_or(folder);
@@ -497,7 +495,7 @@ fn ask(
     }
     Ok(Answers {
         settings,
-        checksums: checksums(&lock),
+        pins: Pins::load(&lock),
         files: files
             .into_iter()
             .map(|path| (path.clone(), digest_of(&path)))
@@ -509,23 +507,6 @@ fn ask(
         workspace,
         graph,
     })
-}
-
-/// Checksums of registry packages; none where the lock cannot be read, which
-/// leaves recipes without, and so apart from those with.
-fn checksums(lock: &Path) -> Vec<(String, String, String)> {
-    let Ok(lock) = cargo_lock::Lockfile::load(lock) else {
-        return Vec::new();
-    };
-    let packages = lock.packages.into_iter().filter_map(|package| {
-        let checksum = package.checksum?.to_string();
-        Some((
-            package.name.to_string(),
-            package.version.to_string(),
-            checksum,
-        ))
-    });
-    packages.collect()
 }
 
 /// What changes compiled code and is not in the unit graph. Tables are taken

@@ -15,6 +15,7 @@ use std::collections::{BTreeMap, HashMap};
 use petgraph::graph::{DiGraph, NodeIndex};
 
 use crate::cargo::layout::fingerprint_stem;
+use crate::cargo::lock_file::{Pin, PinIndex};
 use crate::cargo::unit_graph::{Mode, PackageId, Source, Unit, UnitGraph};
 use crate::cargo::workspace::Roots;
 use crate::digest::{RecipeHash, UnitKey};
@@ -59,6 +60,8 @@ pub enum Refusal {
     Documentation,
     /// Two units of the graph look the same from outside.
     Ambiguous,
+    /// Cargo.lock does not say which commit or which archive the package is.
+    Unpinned,
     /// The package id or mode is of a form that is not known.
     Unknown,
     /// Something it needs is refused.
@@ -71,6 +74,7 @@ impl Refusal {
         match self {
             Self::Documentation => "documentation is not kept in the store",
             Self::Ambiguous => "two units look the same in the unit graph",
+            Self::Unpinned => "`Cargo.lock` does not say which commit or archive it is",
             Self::Unknown => "this form of package or mode is not known",
             Self::Dependency => "something it needs is left to Cargo",
         }
@@ -86,8 +90,8 @@ pub struct Common {
     pub host: String,
     /// Flags and settings outside the profile.
     pub settings: BTreeMap<String, String>,
-    /// Checksums of registry packages by name and version.
-    pub checksums: HashMap<(String, String), String>,
+    /// What the lock file says about packages.
+    pub pins: PinIndex,
     /// Folders that may not occur in a recipe.
     pub roots: Roots,
     /// The program between Cargo and rustc for members: clippy's driver.
@@ -221,16 +225,16 @@ fn describe_unit(unit: &Unit, facts: Facts, common: &Common, done: &[Option<Plan
         edges.collect::<Vec<_>>()
     };
 
+    let pin = common.pins.of(&package);
     let exact = Recipe {
         format: FORMAT,
         name: package.name.clone(),
         version: package.version.clone(),
-        source: source(&package, &common.roots),
-        checksum: common
-            .checksums
-            .get(&(package.name.clone(), package.version.clone()))
-            .filter(|_| !package.is_path())
-            .cloned(),
+        source: source(&package, pin, &common.roots),
+        checksum: match pin {
+            Some(Pin::Checksum(checksum)) => Some(checksum.clone()),
+            _ => None,
+        },
         target: Target {
             kind: kind.to_owned(),
             name: unit.target.name.clone(),
@@ -269,6 +273,7 @@ fn describe_unit(unit: &Unit, facts: Facts, common: &Common, done: &[Option<Plan
     let refused = match unit.mode {
         Mode::Doc | Mode::Doctest | Mode::Docscrape => Some(Refusal::Documentation),
         _ if !known => Some(Refusal::Unknown),
+        _ if pin.is_none() && !package.is_path() => Some(Refusal::Unpinned),
         _ if refused_below => Some(Refusal::Dependency),
         _ => None,
     };
@@ -321,9 +326,12 @@ fn profile(unit: &Unit) -> BTreeMap<String, String> {
         .collect()
 }
 
-fn source(package: &PackageId, roots: &Roots) -> String {
+fn source(package: &PackageId, pin: Option<&Pin>, roots: &Roots) -> String {
     match &package.source {
-        Source::Immutable(url) => url.clone(),
+        Source::Immutable(url) => match pin {
+            Some(Pin::Revision(revision)) => format!("{url}#{revision}"),
+            _ => url.clone(),
+        },
         Source::Path(path) => {
             // Cargo hashes a path inside the workspace relative to it.
             let relative = path.strip_prefix(&roots.workspace).unwrap_or(path);

@@ -21,7 +21,7 @@ pub enum Difference {
     Variable(String),
     /// Another commit is checked out.
     GitHead,
-    /// The files name folders that are elsewhere here.
+    /// The files name folders that are elsewhere here; nothing else differs.
     Folders,
 }
 
@@ -55,13 +55,6 @@ impl<'a> Inspector<'a> {
 
     /// Looks for a difference.
     pub fn difference(&self, inputs: &Inputs, package: Option<&Path>) -> Option<Difference> {
-        let moved = |(name, folder): &(String, PathBuf)| {
-            let here = self.roots.folder(name).or(package);
-            here != Some(folder)
-        };
-        if inputs.folders.iter().any(moved) {
-            return Some(Difference::Folders);
-        }
         for (name, value) in &inputs.env {
             if self.variable(name).map(|v| self.roots.portable(v)) != *value {
                 return Some(Difference::Variable(name.clone()));
@@ -79,7 +72,15 @@ impl<'a> Inspector<'a> {
             let path = self.locate(file, package);
             self.digest(&path) != Some(file.sha256)
         });
-        file.map(|file| Difference::File(file.path.clone()))
+        if let Some(file) = file {
+            return Some(Difference::File(file.path.clone()));
+        }
+        let moved = |(name, folder): &(String, PathBuf)| {
+            let here = self.roots.folder(name).or(package);
+            here != Some(folder)
+        };
+        let moved = inputs.folders.iter().any(moved);
+        moved.then_some(Difference::Folders)
     }
 
     /// Forgets all digests: after Cargo ran, files may have other content than

@@ -311,25 +311,66 @@ fn choose(
         vec![Verdict::Missing(Reason::Refused(Refusal::Unknown)); units.len()];
     for &index in order {
         let unit = &units[index];
-        let mut wanted: Option<BTreeSet<OutputId>> = Some(BTreeSet::new());
+        let mut wanted: Option<Vec<BTreeSet<OutputId>>> = Some(Vec::new());
         for &need in &unit.needs {
-            wanted = match (wanted, &verdicts[need]) {
-                (Some(mut ids), Verdict::Ready(output)) => {
-                    ids.insert(output.id);
-                    Some(ids)
-                }
-                _ => None,
-            };
+            let mut ids = BTreeSet::new();
+            if let Verdict::Ready(output) = &verdicts[need] {
+                ids.insert(output.id);
+            }
+            if unit.kind == "build-run" && units[need].kind == "build-script" {
+                ids.extend(elsewhere(&units[need], &known[need], need, &verdicts));
+            }
+            wanted = wanted.filter(|_| !ids.is_empty());
+            if let Some(wanted) = &mut wanted {
+                wanted.push(ids);
+            }
         }
-        verdicts[index] = choose_one(unit, &known[index], wanted.as_ref(), preference);
+        verdicts[index] = choose_one(unit, &known[index], wanted.as_deref(), preference);
     }
     verdicts
+}
+
+/// Outputs of a build script that differ from the one here in nothing but the
+/// place of the folders that they name. What a run of one has left serves for
+/// the other: in it, the same folders have names, or are conditions.
+fn elsewhere(script: &Planned, known: &Known, index: usize, verdicts: &[Verdict]) -> Vec<OutputId> {
+    let is_needed = |id: &OutputId| {
+        let needs = script.needs.iter().map(|&need| &verdicts[need]);
+        needs
+            .into_iter()
+            .any(|need| matches!(need, Verdict::Ready(output) if output.id == *id))
+    };
+    let is_same = |output: &Output| match &verdicts[index] {
+        Verdict::Ready(here) => {
+            here.inputs.files == output.inputs.files
+                && here.inputs.env == output.inputs.env
+                && here.references == output.references
+        }
+        Verdict::Missing(reason) => {
+            *reason == Reason::Inputs(Difference::Folders)
+                && output.references.iter().all(is_needed)
+        }
+    };
+    let moved = known.outputs.iter().filter(|(output, reason)| {
+        *reason == Some(Reason::Inputs(Difference::Folders)) && is_same(output)
+    });
+    moved.map(|(output, _)| output.id).collect()
+}
+
+/// Whether an output was compiled against one of each set, and nothing else.
+fn refers_to(output: &Output, wanted: &[BTreeSet<OutputId>]) -> bool {
+    let references: BTreeSet<&OutputId> = output.references.iter().collect();
+    let is_wanted = |id: &&OutputId| wanted.iter().any(|ids| ids.contains(id));
+    references.iter().all(is_wanted)
+        && wanted
+            .iter()
+            .all(|ids| ids.iter().any(|id| references.contains(id)))
 }
 
 fn choose_one(
     unit: &Planned,
     known: &Known,
-    wanted: Option<&BTreeSet<OutputId>>,
+    wanted: Option<&[BTreeSet<OutputId>]>,
     preference: &Order<'_>,
 ) -> Verdict {
     if let Some(refusal) = unit.refused {
@@ -343,9 +384,8 @@ fn choose_one(
         Reason::References
     };
     for (output, difference) in outputs {
-        let references: BTreeSet<OutputId> = output.references.iter().copied().collect();
         match (difference, wanted) {
-            (None, Some(wanted)) if references == *wanted => {
+            (None, Some(wanted)) if refers_to(output, wanted) => {
                 return Verdict::Ready(Arc::clone(output));
             }
             (Some(difference), _) => reason = difference.clone(),

@@ -48,6 +48,8 @@ pub struct Settled {
     pub variables: Vec<(String, Option<String>)>,
     /// Number of units.
     pub units: usize,
+    /// How many of them are from the store.
+    pub ready: usize,
     /// Seconds that they once took.
     pub seconds: f64,
 }

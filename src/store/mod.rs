@@ -121,8 +121,20 @@ pub enum Source<'a> {
     Share(&'a Path),
     /// A file of the target directory that may change: copied.
     Copy(&'a Path),
+    /// Such a file, copied already.
+    Staged(&'a Staged),
     /// Bytes made by us.
     Bytes(Vec<u8>),
+}
+
+/// A copy in the store's `tmp/`, gone when dropped unless it was taken.
+#[derive(Debug)]
+pub struct Staged(PathBuf);
+
+impl Drop for Staged {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0); // the collector empties `tmp/`, too
+    }
 }
 
 /// A target directory that links outputs.
@@ -299,6 +311,9 @@ impl Store {
                 // Damaged, or left by a broken copy: out of the way first.
                 self.discard(&store_name)?;
             }
+            // A line without a path is passed over; a path without a line would
+            // never be found, and stand in the way of another.
+            self.index(output)?;
             Ok(fs::rename(&stage, &target)?)
         });
         if let Err(error) = staged {
@@ -309,7 +324,6 @@ impl Store {
             }
             return Err(error);
         }
-        self.index(output)?;
         Ok(Added::New)
     }
 
@@ -317,6 +331,14 @@ impl Store {
     fn has(&self, store_name: &str) -> bool {
         self.output(store_name)
             .is_some_and(|output| self.is_usable(&output))
+    }
+
+    /// Copies a file that may change, ahead of [`add`](Self::add).
+    pub fn stage_file(&self, from: &Path) -> Result<Staged> {
+        let name = from.file_name().unwrap_or_default();
+        let staged = Staged(fs::unique_beside(&self.root.join("tmp").join(name)));
+        fs::place(from, &staged.0, Sharing::Private)?;
+        Ok(staged)
     }
 
     fn stage(&self, stage: &Path, output: &Output, sources: &[Source<'_>]) -> Result<()> {
@@ -332,6 +354,7 @@ impl Store {
                 Source::Copy(from) => {
                     fs::place(from, &to, Sharing::Private)?;
                 }
+                Source::Staged(Staged(from)) => fs::rename(from, &to)?,
                 Source::Bytes(bytes) => {
                     fs::write(&to, bytes)?;
                     fs::set_mode(&to, file.mode)?; // whatever the umask is

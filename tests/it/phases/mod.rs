@@ -7,5 +7,7 @@ mod crates;
 mod lints;
 mod outside;
 mod scripts;
+mod settings;
+mod sources;
 mod store;
 mod workspace;

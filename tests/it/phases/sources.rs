@@ -1,0 +1,165 @@
+//! Packages from other places than crates.io's own registry: Git, a vendored
+//! folder, an alternative registry.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use quickbuild::digest::ContentHash;
+
+use crate::support::{Project, TestEnv, edit};
+
+/// `tiny` with one more dependency, given as a line of its manifest.
+fn tiny_with(env: &TestEnv, dependency: &str) -> Project {
+    let project = env.project("tiny");
+    edit(
+        &project.path("tiny/Cargo.toml"),
+        "fnv = \"1\"",
+        &format!("fnv = \"1\"\n{dependency}"),
+    );
+    edit(
+        &project.path("tiny/src/main.rs"),
+        "leaf::WORD",
+        "greeter::WORD",
+    );
+    project
+}
+
+/// Another checkout, with the changes of the first.
+fn twin(env: &TestEnv, first: &Project) -> Project {
+    let second = env.checkout(first);
+    for entry in fs::read_dir(&first.dir).unwrap() {
+        let path = entry.unwrap().path();
+        if !path.ends_with("target") {
+            run(Command::new("cp").arg("-R").arg(&path).arg(&second.dir));
+        }
+    }
+    second
+}
+
+#[track_caller]
+fn run(command: &mut Command) {
+    let output = command.output().unwrap();
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{command:?}: {text}");
+}
+
+fn git(folder: &Path, arguments: &[&str]) {
+    let identity = ["-c", "user.name=t", "-c", "user.email=t@example.org"];
+    let mut git = Command::new("git");
+    run(git.args(identity).args(arguments).current_dir(folder));
+}
+
+/// Makes a folder a repository with one commit.
+fn commit(folder: &Path) {
+    git(folder, &["init", "--quiet", "--initial-branch=main"]);
+    git(folder, &["add", "--all"]);
+    git(folder, &["commit", "--quiet", "--message=all"]);
+}
+
+#[track_caller]
+fn compiled_once(env: &TestEnv, first: &Project, word: &str) {
+    let cold = env.quickbuild(first, &["build"]).success();
+    assert_eq!(cold.summary().built, cold.summary().units, "{cold}");
+    env.assert_fresh(first, &["build"]);
+    let second = twin(env, first);
+    let _ = env.quickbuild(&second, &["build"]).nothing_built();
+    env.assert_fresh(&second, &["build"]);
+    let _ = env.quickbuild(&second, &["check"]).nothing_built();
+    let printed = env.program(&second, "target/debug/tiny").success().stdout;
+    assert_eq!(printed.split(' ').next(), Some(word), "{printed}");
+}
+
+#[test]
+fn a_git_dependency_is_compiled_once() {
+    // A Cargo home of its own, so that checkouts do not stay in the caller's.
+    let env = TestEnv::new();
+    let env = env.with_another_cargo_home();
+    let greeter = env.project("greeter");
+    commit(&greeter.dir);
+    let url = format!("file://{}", greeter.dir.display());
+    git(&greeter.dir, &["branch", "a/b+c"]);
+    let branch = tiny_with(
+        &env,
+        &format!("greeter = {{ git = \"{url}\", branch = \"a/b+c\" }}"),
+    );
+    let branch_store = env.with_store(&env.root().join("branch-store"));
+    compiled_once(&branch_store, &branch, "hello");
+    let first = tiny_with(&env, &format!("greeter = {{ git = \"{url}\" }}"));
+    compiled_once(&env, &first, "hello");
+
+    // Another commit is another package.
+    edit(&greeter.path("build.rs"), "hello", "goodbye");
+    git(
+        &greeter.dir,
+        &["commit", "--quiet", "--all", "--message=new"],
+    );
+    let third = twin(&env, &first);
+    let _ = env
+        .cargo(&third, &["update", "--package=greeter"])
+        .success();
+    let _ = env.quickbuild(&third, &["build"]).success();
+    let printed = env.program(&third, "target/debug/tiny").success().stdout;
+    assert!(printed.starts_with("goodbye"), "{printed}");
+    env.assert_fresh(&third, &["build"]);
+}
+
+#[test]
+fn a_vendored_dependency_is_compiled_once() {
+    let env = TestEnv::new();
+    let first = env.project("tiny");
+    let vendored = env.cargo(&first, &["vendor"]).success();
+    fs::create_dir(first.path(".cargo")).unwrap();
+    fs::write(first.path(".cargo/config.toml"), vendored.stdout).unwrap();
+    assert!(first.path("vendor/fnv/lib.rs").is_file());
+    compiled_once(&env, &first, "leaf");
+
+    // What is vendored may be edited, but not behind the back of its checksums:
+    // Cargo refuses, and so do we.
+    let change = |project: &Project| {
+        let (from, to) = ("0xcbf29ce484222325", "0xcbf29ce484222326");
+        edit(&project.path("vendor/fnv/lib.rs"), from, to);
+    };
+    let twins = [twin(&env, &first), twin(&env, &first)];
+    twins.iter().for_each(change);
+    let (ours, theirs) = (
+        env.quickbuild(&twins[0], &["build"]),
+        env.cargo(&twins[1], &["build"]),
+    );
+    assert_eq!(ours.code, theirs.code, "{ours}\n{theirs}");
+}
+
+#[test]
+fn a_dependency_from_an_alternative_registry_is_compiled_once() {
+    let env = TestEnv::new();
+    let env = env.with_another_cargo_home();
+    let greeter = env.project("greeter");
+    let _ = env
+        .cargo(&greeter, &["package", "--allow-dirty", "--no-verify"])
+        .success();
+    let archive = fs::read(greeter.path("target/package/greeter-0.1.0.crate")).unwrap();
+    let checksum = ContentHash::of(&archive).to_string();
+
+    // A registry is a repository with an index, and a folder of archives
+    // (Cargo book, "Registry index").
+    let registry = env.root().join("registry");
+    fs::create_dir_all(registry.join("index/gr/ee")).unwrap();
+    fs::write(registry.join("greeter-0.1.0.crate"), archive).unwrap();
+    let folder = registry.display();
+    let config = format!(r#"{{"dl":"file://{folder}/{{crate}}-{{version}}.crate"}}"#);
+    fs::write(registry.join("index/config.json"), config).unwrap();
+    let entry = format!(
+        r#"{{"name":"greeter","vers":"0.1.0","deps":[],"features":{{}},"cksum":"{checksum}","yanked":false}}"#
+    );
+    fs::write(registry.join("index/gr/ee/greeter"), entry + "\n").unwrap();
+    commit(&registry.join("index"));
+
+    let first = tiny_with(
+        &env,
+        "greeter = { version = \"0.1\", registry = \"private\" }",
+    );
+    fs::create_dir(first.path(".cargo")).unwrap();
+    let config = format!("[registries.private]\nindex = \"file://{folder}/index\"\n");
+    fs::write(first.path(".cargo/config.toml"), config).unwrap();
+    compiled_once(&env, &first, "hello");
+}
