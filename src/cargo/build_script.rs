@@ -73,6 +73,8 @@ pub struct Reads {
     /// Whether it reads something that differs at every run: the clock, the
     /// state of the work tree.
     pub volatile: bool,
+    /// Whether it opens files or lists folders.
+    pub files: bool,
 }
 
 /// Variables that Cargo itself sets for build scripts, from what a recipe
@@ -122,6 +124,11 @@ pub const VOLATILE_CRATES: [&str; 6] = [
 impl Reads {
     /// Adds what one source file may read.
     pub fn add_source(&mut self, source: &str) {
+        let code = source.lines().map(str::trim_start);
+        self.files |= code.filter(|line| !line.starts_with("//")).any(|line| {
+            let words = ["fs::", "File::open", "read_dir(", "WalkDir", "glob("];
+            words.iter().any(|word| has_word(line, word))
+        });
         for call in ["var(\"", "var_os(\""] {
             for rest in source.split(call).skip(1) {
                 if let Some((name, _)) = rest.split_once('"')
@@ -148,6 +155,14 @@ impl Reads {
     }
 }
 
+/// Whether a word occurs that is not the end of a longer name.
+fn has_word(line: &str, word: &str) -> bool {
+    line.match_indices(word).any(|(at, _)| {
+        let before = line[..at].chars().next_back();
+        before.is_none_or(|before| !before.is_alphanumeric() && before != '_')
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -170,6 +185,17 @@ mod tests {
         );
         assert_eq!(parsed.shared_libraries, ["ssl", "crypto"]);
         assert_eq!(parsed.search_folders, ["/opt/lib"]);
+    }
+
+    #[test]
+    fn files_are_read_by_code_and_not_by_comments() {
+        let mut reads = Reads::default();
+        reads.add_source("/// let text = std::fs::read(path)?;\nfn offs() {}");
+        assert!(!reads.files);
+        reads.add_source("use crate::defs::Name;");
+        assert!(!reads.files);
+        reads.add_source("    let text = std::fs::read(path)?;");
+        assert!(reads.files);
     }
 
     #[test]

@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 pub use lock::Lock;
-pub use place::{Placement, Sharing, place};
+pub use place::{Placement, Sharing, place, place_at};
 pub use stamp::{Stamp, Time, now, set_mtime};
 
 use crate::digest::{ContentHash, ContentHasher};
@@ -108,6 +108,15 @@ pub fn read_text(path: &Path) -> Result<String> {
 /// Writes a file in place; for files that nobody else can be reading yet.
 pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     change("write", path, || std_fs::write(path, bytes))
+}
+
+/// [`write`], with a modification time.
+pub fn write_at(path: &Path, bytes: &[u8], time: Time) -> Result<()> {
+    change("write", path, || {
+        let mut file = std_fs::File::create(path)?;
+        file.write_all(bytes)?;
+        file.set_modified(time.into())
+    })
 }
 
 /// Replaces a file at once: writes beside it, then renames.

@@ -5,7 +5,7 @@ use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::{Result, change, remove_file};
+use super::{Result, Time, change, remove_file, set_mtime};
 
 /// Whether source and destination may be one inode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,6 +39,20 @@ static NO_REFLINK: AtomicBool = AtomicBool::new(false);
 /// reflink, then a copy. Permission bits are kept; the modification time is
 /// kept by hardlinks only.
 pub fn place(from: &Path, to: &Path, sharing: Sharing) -> Result<Placement> {
+    place_with_time(from, to, sharing, None)
+}
+
+/// [`place`], with a modification time for what is not shared.
+pub fn place_at(from: &Path, to: &Path, sharing: Sharing, time: Time) -> Result<Placement> {
+    place_with_time(from, to, sharing, Some(time))
+}
+
+fn place_with_time(
+    from: &Path,
+    to: &Path,
+    sharing: Sharing,
+    time: Option<Time>,
+) -> Result<Placement> {
     match sharing {
         Sharing::Shared => {
             match change("link", to, || hard_link_over(from, to)) {
@@ -47,19 +61,40 @@ pub fn place(from: &Path, to: &Path, sharing: Sharing) -> Result<Placement> {
                 Err(_) => {} // another device, or a file system without hardlinks
             }
         }
-        Sharing::Private => {
+        Sharing::Private if !NO_REFLINK.load(Ordering::Relaxed) => {
             remove_file(to)?;
-            if !NO_REFLINK.load(Ordering::Relaxed) {
-                if reflink_copy::reflink(from, to).is_ok() {
-                    return Ok(Placement::Reflink);
+            if reflink_copy::reflink(from, to).is_ok() {
+                if let Some(time) = time {
+                    set_mtime(to, time)?;
                 }
-                NO_REFLINK.store(true, Ordering::Relaxed);
+                return Ok(Placement::Reflink);
             }
+            NO_REFLINK.store(true, Ordering::Relaxed);
         }
+        Sharing::Private => {}
     }
-    remove_file(to)?;
-    change("copy to", to, || std_fs::copy(from, to))?;
+    change("copy to", to, || copy_over(from, to, time))?;
     Ok(Placement::Copy)
+}
+
+/// Copies content and permission bits to a new file: what is there may share
+/// its inode with others.
+fn copy_over(from: &Path, to: &Path, time: Option<Time>) -> io::Result<()> {
+    let mut source = std_fs::File::open(from)?;
+    let create = || std_fs::File::create_new(to);
+    let mut target = match create() {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            std_fs::remove_file(to)?;
+            create()?
+        }
+        other => other?,
+    };
+    io::copy(&mut source, &mut target)?;
+    target.set_permissions(source.metadata()?.permissions())?;
+    match time {
+        Some(time) => target.set_modified(time.into()),
+        None => Ok(()),
+    }
 }
 
 fn hard_link_over(from: &Path, to: &Path) -> io::Result<()> {

@@ -33,6 +33,14 @@ impl Time {
     }
 }
 
+impl From<Time> for SystemTime {
+    /// Times before 1970 become 1970.
+    fn from(time: Time) -> Self {
+        let seconds = u64::try_from(time.seconds()).unwrap_or(0);
+        UNIX_EPOCH + Duration::new(seconds, time.nanoseconds())
+    }
+}
+
 /// The time now.
 pub fn now() -> Time {
     let elapsed = SystemTime::now()
@@ -76,8 +84,7 @@ impl Stamp {
 pub fn set_mtime(path: &Path, time: Time) -> Result<()> {
     change("set time of", path, || {
         let file = std_fs::File::open(path)?;
-        let seconds = u64::try_from(time.seconds()).unwrap_or(0);
-        file.set_modified(UNIX_EPOCH + Duration::new(seconds, time.nanoseconds()))
+        file.set_modified(time.into())
     })
 }
 

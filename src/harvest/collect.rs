@@ -9,7 +9,7 @@ use super::inputs::{self, Dependencies};
 use super::unit::Origin;
 use super::{Found, embedded, executable};
 use crate::bridge::Record;
-use crate::cargo::build_script::Instructions;
+use crate::cargo::build_script::{Instructions, Reads};
 use crate::cargo::dep_info::{Base, CargoDepInfo, RustcDepInfo};
 use crate::cargo::fingerprint::LocalFingerprint;
 use crate::digest::{ContentHash, OutputId};
@@ -154,6 +154,7 @@ impl Taking<'_> {
         unit: &Planned,
         found: &Found<'_>,
         record: &Record,
+        macros: &Reads,
     ) -> Result<Compiled, Unfit> {
         let Self {
             context, inspector, ..
@@ -210,8 +211,8 @@ impl Taking<'_> {
                 (folders, floors.max())
             },
         );
-        let mut inputs =
-            inputs::of_compilation(context, inspector, &dependencies, &rustc).map_err(Unfit)?;
+        let mut inputs = inputs::of_compilation(context, inspector, &dependencies, &rustc, macros)
+            .map_err(Unfit)?;
         inputs.folders = folders;
         let portable = |text: &String| inputs::portable(context, &dependencies, text);
         Ok(Compiled {

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+use super::macros;
 use crate::cargo::build_script::{Instructions, Reads, VOLATILE_CRATES};
 use crate::cargo::dep_info::RustcDepInfo;
 use crate::cargo::package_files;
@@ -50,7 +51,13 @@ pub(super) fn of_compilation(
     inspector: &Inspector<'_>,
     dependencies: &Dependencies<'_>,
     info: &RustcDepInfo,
+    macros: &Reads,
 ) -> Result<Inputs, String> {
+    if macros.volatile {
+        return Err(
+            "a macro that it calls reads the clock or the state of the work tree".to_owned(),
+        );
+    }
     let mut inputs = Inputs::default();
     let mut paths: BTreeSet<PathBuf> = BTreeSet::new();
     for file in &info.files {
@@ -68,6 +75,13 @@ pub(super) fn of_compilation(
         if inherits(package) {
             paths.insert(context.roots.workspace.join("Cargo.toml"));
         }
+        if macros.files {
+            let files = macros::package_inputs(package).map_err(|error| error.to_string())?;
+            paths.extend(files);
+        }
+        if macros.git_head {
+            inputs.git_head = Some(package_files::git_head(package).unwrap_or_default());
+        }
     }
     inputs.files = input_files(context, inspector, dependencies, paths)?;
     for (name, value) in &info.env {
@@ -82,6 +96,11 @@ pub(super) fn of_compilation(
                 value.as_ref().map(|v| context.roots.portable(v)),
             ));
         }
+    }
+    for name in &macros.variables {
+        let value = inspector.variable(name);
+        let value = value.map(|value| context.roots.portable(value));
+        inputs.env.push((name.clone(), value));
     }
     inputs.env.sort();
     inputs.env.dedup();

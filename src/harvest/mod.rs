@@ -11,6 +11,7 @@ mod collect;
 mod embedded;
 mod executable;
 mod inputs;
+mod macros;
 mod unit;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -20,6 +21,7 @@ use collect::{Collected, Compiled, Unfit};
 use rayon::prelude::*;
 
 use crate::bridge::Record;
+use crate::cargo::build_script::Reads;
 use crate::cargo::fingerprint::{self, Fingerprint};
 use crate::digest::{OutputId, UnitKey};
 use crate::fs::{self, Time};
@@ -101,13 +103,19 @@ pub fn harvest(
         },
     };
     let found = harvester.find_all(plan, state);
+    let macros = macros::Sources::default();
     let mut compiled: HashMap<usize, _> = found
         .par_iter()
         .filter(|found| !harvester.is_reused(plan, found))
         .filter_map(|found| Some((found, found.record?)))
         .map(|(found, record)| {
             let unit = &plan.units[found.index];
-            (found.index, harvester.taking.examine(unit, found, record))
+            let macros = match unit.package.is_path() {
+                true => macros.reads(plan, unit),
+                false => Reads::default(),
+            };
+            let compiled = harvester.taking.examine(unit, found, record, &macros);
+            (found.index, compiled)
         })
         .collect();
     for found in &found {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::content::{self, local_dep_info};
 use super::{Job, file_name, is_looked_up, sharing};
 use crate::bridge::remove_replay;
-use crate::cargo::dep_info::Base;
+use crate::cargo::dep_info::{Base, CargoDepInfo};
 use crate::cargo::fingerprint;
 use crate::cargo::layout::RunFiles;
 use crate::fs::{self, Sharing, Stamp, Time};
@@ -14,6 +14,9 @@ use crate::plan::Context;
 use crate::plan::inputs::Inspector;
 use crate::plan::resolve::package_folder;
 use crate::store::{FILE_TIME, Store};
+
+/// What Cargo writes into the file whose time is when a compilation began.
+const INVOKED: &[u8] = b"This file has an mtime of when this was started.";
 
 pub(super) struct Linker<'a> {
     pub(super) context: &'a Context,
@@ -71,8 +74,7 @@ impl Linker<'_> {
         if content::needs_empty_metadata(job.unit, job.output) {
             let to = job.empty_metadata();
             fs::remove_file(&to)?;
-            fs::write(&to, b"")?;
-            fs::set_mtime(&to, self.file_time(job.output))?;
+            fs::write_at(&to, b"", self.file_time(job.output))?;
             placed.push(to);
         }
         Ok(placed)
@@ -84,10 +86,7 @@ impl Linker<'_> {
 
     fn place_file(&self, from: &Path, to: &Path, job: &Job<'_>, role: Role) -> fs::Result<()> {
         let sharing = sharing(job.unit, job.output, role);
-        fs::place(from, to, sharing)?;
-        if sharing == Sharing::Private {
-            fs::set_mtime(to, self.file_time(job.output))?;
-        }
+        fs::place_at(from, to, sharing, self.file_time(job.output))?;
         Ok(())
     }
 
@@ -98,6 +97,8 @@ impl Linker<'_> {
         if let Some(folder) = files.stdout.parent() {
             fs::create_dir_all(folder)?;
         }
+        let time = self.file_time(job.output);
+        let mut made: Option<PathBuf> = None;
         for (index, file) in job.output.files.iter().enumerate() {
             let from = self.store.file(job.output, index);
             let to = match file.role {
@@ -106,30 +107,27 @@ impl Linker<'_> {
                 Role::Stderr => files.stderr.clone(),
                 _ => continue,
             };
-            if let Some(folder) = to.parent() {
+            let folder = to.parent().filter(|folder| made.as_deref() != Some(folder));
+            if let Some(folder) = folder {
                 fs::create_dir_all(folder)?;
+                made = Some(folder.to_owned());
             }
+            let time = match file.role {
+                Role::OutDir => FILE_TIME,
+                _ => time,
+            };
             if file.portable {
-                fs::write(&to, &self.local_text(&files, &from)?)?;
+                fs::write_at(&to, &self.local_text(&files, &from)?, time)?;
                 fs::set_mode(&to, file.mode)?;
             } else {
-                fs::place(&from, &to, Sharing::Private)?;
-            }
-            if file.role == Role::OutDir {
-                fs::set_mtime(&to, FILE_TIME)?;
+                fs::place_at(&from, &to, Sharing::Private, time)?;
             }
         }
         fs::write(
             &files.root_output,
             files.out_dir.as_os_str().as_encoded_bytes(),
         )?;
-        fs::write(
-            &files.invoked,
-            b"This file has an mtime of when this was started.",
-        )?;
-        let time = self.file_time(job.output);
-        fs::set_mtime(&files.invoked, time)?;
-        fs::set_mtime(&files.stdout, time)?;
+        fs::write_at(&files.invoked, INVOKED, time)?;
         Ok(vec![files.stdout])
     }
 
@@ -149,22 +147,17 @@ impl Linker<'_> {
 
     fn place_fingerprint(&self, job: &Job<'_>) -> fs::Result<()> {
         let paths = &job.paths;
-        if let Some(info) =
-            local_dep_info(self.context, job.unit, job.output, job.out_dir.as_deref())
-        {
-            fs::write(&paths.dep_info, &info.to_bytes())?;
-            fs::set_mtime(&paths.dep_info, self.reference_time(job))?;
+        let info = local_dep_info(self.context, job.unit, job.output, job.out_dir.as_deref());
+        let time = self.reference_time(job, info.as_ref());
+        if let Some(info) = info {
+            fs::write_at(&paths.dep_info, &info.to_bytes(), time)?;
         }
         match content::diagnostics(self.store, job.unit, job.output)? {
             Some(text) => fs::write(&paths.diagnostics, &text)?,
             None => fs::remove_file(&paths.diagnostics)?,
         }
         if job.unit.kind != "build-run" {
-            fs::write(
-                &paths.invoked,
-                b"This file has an mtime of when this was started.",
-            )?;
-            fs::set_mtime(&paths.invoked, self.reference_time(job))?;
+            fs::write_at(&paths.invoked, INVOKED, time)?;
         }
         fs::write(&paths.json, &job.fingerprint.to_json())?;
         let hex = fingerprint::to_hex(job.fingerprint.hash());
@@ -173,7 +166,7 @@ impl Linker<'_> {
 
     /// The time that sources must not exceed: that of the newest input as it
     /// was compared, so that any later change is newer.
-    fn reference_time(&self, job: &Job<'_>) -> Time {
+    fn reference_time(&self, job: &Job<'_>, info: Option<&CargoDepInfo>) -> Time {
         if !job.output.timed {
             return FILE_TIME;
         }
@@ -183,16 +176,15 @@ impl Linker<'_> {
         newest
             .max(FILE_TIME)
             .min(self.time)
-            .max(self.newest_generated(job))
+            .max(self.newest_generated(info))
     }
 
     /// The time of the newest file in `OUT_DIR` that the unit reads: a build
     /// script's run that stays where it is keeps the times of its files.
-    fn newest_generated(&self, job: &Job<'_>) -> Time {
-        let info = local_dep_info(self.context, job.unit, job.output, job.out_dir.as_deref());
-        let files = info.map(|info| info.files).unwrap_or_default();
+    fn newest_generated(&self, info: Option<&CargoDepInfo>) -> Time {
+        let files = info.iter().flat_map(|info| &info.files);
         let build_dir = &self.context.layout.build_dir;
-        let generated = files.iter().filter(|(base, _)| *base == Base::BuildDir);
+        let generated = files.filter(|(base, _)| *base == Base::BuildDir);
         let times = generated
             .map(|(_, path)| build_dir.join(path))
             .filter(|path| path.starts_with(build_dir))

@@ -285,13 +285,19 @@ impl Store {
         folder.join(output.files[index].store_name(index))
     }
 
-    /// Notes that an output was used now under a unit's name, for the collector.
+    /// Notes that an output was used now under a unit's name, for the collector:
+    /// to ten minutes, which is enough for an order of use.
     pub fn touch(&self, store_name: &str, key: UnitKey) {
+        const TEN_MINUTES: i64 = 600_000_000_000;
         if self.writable {
             let manifest = self.path(store_name).join("manifest.json");
+            let now = fs::now();
             for file in [manifest, self.naming_file(key)] {
-                // Only an order of use: a missed note costs nothing but order.
-                let _ = fs::set_mtime(&file, fs::now());
+                let noted = Stamp::of(&file).map_or(Time::default(), |stamp| stamp.mtime);
+                if (now.0 - noted.0).abs() > TEN_MINUTES {
+                    // A missed note costs nothing but order.
+                    let _ = fs::set_mtime(&file, now);
+                }
             }
         }
     }

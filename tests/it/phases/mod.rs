@@ -5,6 +5,7 @@
 
 mod crates;
 mod lints;
+mod macros;
 mod outside;
 mod scripts;
 mod settings;
