@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput};
 use quickbuild::cargo::invocation::{Invocation, Subcommand};
+use quickbuild::console;
 use quickbuild::environment::Environment;
 use quickbuild::link::{self, Unnoted};
 use quickbuild::plan::inputs::Inspector;
@@ -40,10 +41,10 @@ fn main() {
         .configure_from_args();
     scale.measure(&mut criterion);
     criterion.final_summary();
-    println!(
-        "peak memory of a second checkout with {LARGEST} units: {:.0} MB",
+    console::out(&format!(
+        "peak memory of a second checkout with {LARGEST} units: {:.0} MB\n",
         scale.peak_memory() as f64 / 1e6
-    );
+    ));
 }
 
 /// A compiled workspace and the store that it filled.
@@ -63,7 +64,7 @@ impl Scale {
         for checkout in [&scale.first, &scale.second] {
             generate(checkout).expect("a workspace");
         }
-        eprintln!("compiling {LARGEST} packages once");
+        console::line(&format!("compiling {LARGEST} packages once"));
         let status = scale.quickbuild(&scale.first).status();
         assert!(status.expect("quickbuild starts").success());
         scale
