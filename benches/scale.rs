@@ -17,9 +17,9 @@ use std::time::Duration;
 
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput};
 use quickbuild::cargo::invocation::{Invocation, Subcommand};
-use quickbuild::console;
+use quickbuild::console::{self, Unseen};
 use quickbuild::environment::Environment;
-use quickbuild::link::{self, Unnoted};
+use quickbuild::link::{self, Linker, Unnoted};
 use quickbuild::plan::inputs::Inspector;
 use quickbuild::plan::state::State;
 use quickbuild::plan::{Context, Plan};
@@ -126,16 +126,15 @@ impl Scale {
             group.throughput(Throughput::Elements(size as u64));
             group.bench_function(BenchmarkId::from_parameter(size), |bencher| {
                 let link = |mut state: State| {
-                    let time = link::time(&state);
-                    let (linked, error) = link::link(
-                        &context,
-                        &plan,
-                        &store,
-                        &inspector,
-                        &mut state,
-                        time,
-                        Unnoted::Adopt,
-                    );
+                    let linker = Linker {
+                        context: &context,
+                        store: &store,
+                        inspector: &inspector,
+                        time: link::time(&state),
+                        unnoted: Unnoted::Adopt,
+                        progress: &Unseen,
+                    };
+                    let (linked, error) = linker.link(&plan, &mut state);
                     assert!(
                         error.is_none() && linked.placed == size,
                         "{error:?} {linked:?}"

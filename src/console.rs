@@ -5,6 +5,23 @@
     reason = "this is the one place that prints there"
 )]
 
+/// Who shows how far a piece of work is.
+pub trait Progress: Sync {
+    /// The work begins, in so many pieces.
+    fn begin(&self, pieces: usize);
+    /// One piece is done.
+    fn advance(&self);
+}
+
+/// Progress that nobody looks at.
+#[derive(Debug, Clone, Copy)]
+pub struct Unseen;
+
+impl Progress for Unseen {
+    fn begin(&self, _pieces: usize) {}
+    fn advance(&self) {}
+}
+
 /// Prints one line.
 pub fn line(text: &str) {
     eprintln!("{text}");

@@ -19,10 +19,11 @@ use std::process::ExitStatus;
 use crate::bridge::{Record, Records, Session, uncover_script};
 use crate::cargo::invocation::{Invocation, Subcommand};
 use crate::config::Config;
+use crate::console::Progress;
 use crate::environment::Environment;
 use crate::fs::{self, Time};
-use crate::harvest::{self, Harvest};
-use crate::link::{self, TargetLock, Unnoted};
+use crate::harvest::{self, Harvest, Harvesting};
+use crate::link::{self, Linker, TargetLock, Unnoted};
 use crate::plan::context::Context;
 use crate::plan::inputs::Inspector;
 use crate::plan::resolve::package_folder;
@@ -64,7 +65,7 @@ pub struct Report {
 }
 
 /// What the caller shows while a command runs.
-pub trait Observer {
+pub trait Observer: Progress {
     /// Something went wrong on our side; the build goes on.
     fn warn(&mut self, message: &str);
     /// A step begins that may take a moment.
@@ -220,15 +221,15 @@ impl Prepared<'_> {
             .map(|i| self.is_in_place(&plan, &state, i))
             .collect();
         if linkable.iter().any(|&linkable| linkable) {
-            let (linked, error) = link::link(
+            let linker = Linker {
                 context,
-                &plan,
                 store,
-                &inspector,
-                &mut state,
+                inspector: &inspector,
                 time,
-                Unnoted::Adopt,
-            );
+                unnoted: Unnoted::Adopt,
+                progress: &*observer,
+            };
+            let (linked, error) = linker.link(&plan, &mut state);
             if let Some(error) = error {
                 observer.warn(&format!("not all units could be linked: {}", chain(&error)));
             }
@@ -363,7 +364,14 @@ impl Prepared<'_> {
             time
         };
         observer.step("taking what was compiled into the store");
-        let harvest = harvest::harvest(context, plan, store, inspector, handled, state);
+        let harvesting = Harvesting {
+            context,
+            store,
+            inspector,
+            session: handled,
+            progress: &*observer,
+        };
+        let harvest = harvesting.run(plan, state);
         if let Some(error) = &harvest.error {
             observer.warn(&format!(
                 "not all that was compiled is in the store: {}",
@@ -373,15 +381,16 @@ impl Prepared<'_> {
         // What was served has the times of this run; Cargo would call what
         // depends on it stale the next time.
         if harvest.served > 0 || harvest.named > 0 {
-            let (_, error) = link::link(
+            observer.step("linking what was served");
+            let linker = Linker {
                 context,
-                plan,
                 store,
                 inspector,
-                state,
                 time,
-                Unnoted::Replace,
-            );
+                unnoted: Unnoted::Replace,
+                progress: &*observer,
+            };
+            let (_, error) = linker.link(plan, state);
             if let Some(error) = error {
                 observer.warn(&format!("not all units could be linked: {}", chain(&error)));
             }

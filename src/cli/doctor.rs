@@ -58,13 +58,10 @@ pub(super) fn run(surroundings: &Surroundings, format: Format) -> Result<ExitCod
         }
     };
     if let Some(config) = &config {
+        let path = fs::canonicalize(&config.store).unwrap_or_else(|_| config.store.clone());
         match Store::open(&config.store) {
             Ok(store) if store.is_writable() => {
-                add(
-                    Level::Good,
-                    "store",
-                    format!("`{}`", config.store.display()),
-                );
+                add(Level::Good, "store", format!("`{}`", path.display()));
                 let placement = try_placement(&store, surroundings);
                 match placement {
                     Ok(Placement::Copy) => add(
@@ -98,7 +95,7 @@ pub(super) fn run(surroundings: &Surroundings, format: Format) -> Result<ExitCod
                 "store",
                 format!(
                     "`{}` is read-only: it serves, but nothing new is kept",
-                    config.store.display()
+                    path.display()
                 ),
             ),
             Err(error) => add(Level::Warning, "store", chain(&error)),

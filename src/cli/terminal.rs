@@ -7,7 +7,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::build::Observer;
 use crate::cargo::invocation::Invocation;
-use crate::console;
+use crate::console::{self, Progress};
 use crate::environment::Environment;
 
 /// How much to say.
@@ -47,23 +47,42 @@ pub(super) fn colour(environment: &Environment, invocation: &Invocation) -> bool
     }
 }
 
-/// Shows steps as a spinner on a terminal, and warnings everywhere.
+/// Shows steps on a terminal, with a bar where they have pieces, and warnings
+/// everywhere.
 pub(super) struct Terminal {
-    spinner: Option<ProgressBar>,
+    /// Whether steps are shown.
+    shown: bool,
+    bar: Option<ProgressBar>,
     colour: bool,
 }
 
 impl Terminal {
     pub(super) fn new(verbosity: Verbosity, colour: bool) -> Self {
-        let shown = verbosity > Verbosity::Quiet && std::io::stderr().is_terminal();
-        let spinner = shown.then(|| {
-            let bar = ProgressBar::new_spinner();
-            let style = ProgressStyle::with_template("{spinner} quickbuild: {msg}");
-            bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
-            bar.enable_steady_tick(Duration::from_millis(100));
-            bar
-        });
-        Self { spinner, colour }
+        Self {
+            shown: verbosity > Verbosity::Quiet && std::io::stderr().is_terminal(),
+            bar: None,
+            colour,
+        }
+    }
+}
+
+fn style(template: &str) -> ProgressStyle {
+    let style = ProgressStyle::with_template(template);
+    style.unwrap_or_else(|_| ProgressStyle::default_bar())
+}
+
+impl Progress for Terminal {
+    fn begin(&self, pieces: usize) {
+        if let Some(bar) = self.bar.as_ref().filter(|_| pieces > 1) {
+            bar.set_style(style("{spinner} quickbuild: {msg} [{bar:30}] {pos}/{len}"));
+            bar.set_length(pieces as u64);
+        }
+    }
+
+    fn advance(&self) {
+        if let Some(bar) = &self.bar {
+            bar.inc(1);
+        }
     }
 }
 
@@ -79,14 +98,19 @@ impl Observer for Terminal {
     }
 
     fn step(&mut self, message: &str) {
-        if let Some(spinner) = &self.spinner {
-            spinner.set_message(message.to_owned());
+        self.clear();
+        if self.shown {
+            let bar = ProgressBar::new_spinner();
+            bar.set_style(style("{spinner} quickbuild: {msg}"));
+            bar.set_message(message.to_owned());
+            bar.enable_steady_tick(Duration::from_millis(100));
+            self.bar = Some(bar);
         }
     }
 
     fn clear(&mut self) {
-        if let Some(spinner) = &self.spinner {
-            spinner.finish_and_clear();
+        if let Some(bar) = self.bar.take() {
+            bar.finish_and_clear();
         }
     }
 }

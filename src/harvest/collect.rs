@@ -7,7 +7,7 @@ use rayon::prelude::*;
 
 use super::inputs::{self, Dependencies};
 use super::unit::Origin;
-use super::{Found, embedded, executable};
+use super::{Found, Harvesting, embedded, executable};
 use crate::bridge::Record;
 use crate::cargo::build_script::{Instructions, Reads};
 use crate::cargo::dep_info::{Base, CargoDepInfo, RustcDepInfo};
@@ -16,10 +16,9 @@ use crate::digest::{ContentHash, OutputId};
 use crate::fs::{self, Sharing, Stamp};
 use crate::link::{file_name, sharing};
 use crate::output::{DepInfo, FORMAT, File, Inputs, Output, Role, output_id};
-use crate::plan::inputs::Inspector;
 use crate::plan::resolve::package_folder;
 use crate::plan::{Context, Plan, Planned};
-use crate::store::{self, Staged, Store};
+use crate::store::{self, Staged};
 
 /// Why a unit stays out of the store.
 pub(super) struct Unfit(pub(super) String);
@@ -28,13 +27,6 @@ impl Unfit {
     fn because<T>(reason: impl Into<String>) -> Result<T, Self> {
         Err(Self(reason.into()))
     }
-}
-
-/// What collecting needs to know.
-pub(super) struct Taking<'a> {
-    pub(super) store: &'a Store,
-    pub(super) context: &'a Context,
-    pub(super) inspector: &'a Inspector<'a>,
 }
 
 /// A file that a compilation left.
@@ -69,7 +61,7 @@ impl Collected {
     }
 }
 
-impl Taking<'_> {
+impl Harvesting<'_> {
     /// Gathers what the store wants to know about a unit. `compiled` is what
     /// [`examine`](Self::examine) said; for a build script's run there is none.
     pub(super) fn collect(

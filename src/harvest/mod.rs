@@ -23,6 +23,7 @@ use rayon::prelude::*;
 use crate::bridge::Record;
 use crate::cargo::build_script::Reads;
 use crate::cargo::fingerprint::{self, Fingerprint};
+use crate::console::Progress;
 use crate::digest::{OutputId, UnitKey};
 use crate::fs::{self, Time};
 use crate::link::UnitPaths;
@@ -73,59 +74,82 @@ pub struct Session {
     pub started: Time,
 }
 
-/// Takes what Cargo compiled, and learns the names of what was served. The
-/// caller holds Cargo's locks. Afterwards `plan` says what is ready now.
-pub fn harvest(
-    context: &Context,
-    plan: &mut Plan,
-    store: &Store,
-    inspector: &Inspector<'_>,
-    session: &Session,
-    state: &mut State,
-) -> Harvest {
-    inspector.forget();
-    let mut harvester = Harvester {
-        taking: collect::Taking {
-            store,
-            context,
-            inspector,
-        },
-        session,
-        differing: BTreeSet::new(),
-        result: Harvest {
-            compiled: session.unknown.len(),
-            left: session
-                .unknown
-                .iter()
-                .map(|name| (name.clone(), UNKNOWN.to_owned()))
-                .collect(),
-            ..Harvest::default()
-        },
-    };
-    let found = harvester.find_all(plan, state);
-    let macros = macros::Sources::default();
-    let mut compiled: HashMap<usize, _> = found
-        .par_iter()
-        .filter(|found| !harvester.is_reused(plan, found))
-        .filter_map(|found| Some((found, found.record?)))
-        .map(|(found, record)| {
+/// What a harvest needs.
+pub struct Harvesting<'a> {
+    /// The checkout and the command.
+    pub context: &'a Context,
+    /// Where outputs go.
+    pub store: &'a Store,
+    /// What hashes inputs.
+    pub inspector: &'a Inspector<'a>,
+    /// What Cargo did.
+    pub session: &'a Session,
+    /// Told of each unit that was looked at.
+    pub progress: &'a dyn Progress,
+}
+
+impl Harvesting<'_> {
+    /// Takes what Cargo compiled, and learns the names of what was served. The
+    /// caller holds Cargo's locks. Afterwards `plan` says what is ready now.
+    pub fn run(&self, plan: &mut Plan, state: &mut State) -> Harvest {
+        self.inspector.forget();
+        let unknown = self.session.unknown.iter();
+        let mut harvester = Harvester {
+            harvesting: self,
+            differing: BTreeSet::new(),
+            result: Harvest {
+                compiled: self.session.unknown.len(),
+                left: unknown
+                    .map(|name| (name.clone(), UNKNOWN.to_owned()))
+                    .collect(),
+                ..Harvest::default()
+            },
+        };
+        let found = harvester.find_all(plan, state);
+        let mut compiled = self.examine_all(plan, &found);
+        for found in &found {
+            let compiled = compiled.remove(&found.index);
+            if let Err(error) = harvester.take(plan, found, compiled, state) {
+                harvester.result.error.get_or_insert(error);
+            }
+        }
+        harvester.result
+    }
+
+    /// Looks at all that was compiled, by the index of the unit.
+    fn examine_all(&self, plan: &Plan, found: &[Found<'_>]) -> HashMap<usize, Examined> {
+        let compiled: Vec<(&Found<'_>, &Record)> = found
+            .iter()
+            .filter(|found| !self.is_reused(plan, found))
+            .filter_map(|found| Some((found, found.record?)))
+            .collect();
+        self.progress.begin(compiled.len());
+        let macros = macros::Sources::default();
+        let examined = compiled.into_par_iter().map(|(found, record)| {
             let unit = &plan.units[found.index];
-            let macros = match unit.package.is_path() {
+            let reads = match unit.package.is_path() {
                 true => macros.reads(plan, unit),
                 false => Reads::default(),
             };
-            let compiled = harvester.taking.examine(unit, found, record, &macros);
-            (found.index, compiled)
-        })
-        .collect();
-    for found in &found {
-        let compiled = compiled.remove(&found.index);
-        if let Err(error) = harvester.take(plan, found, compiled, state) {
-            harvester.result.error.get_or_insert(error);
-        }
+            let examined = self.examine(unit, found, record, &reads);
+            self.progress.advance();
+            (found.index, examined)
+        });
+        examined.collect()
     }
-    harvester.result
+
+    /// Whether a unit came from the store in this run.
+    fn is_reused(&self, plan: &Plan, found: &Found<'_>) -> bool {
+        let Some(ready) = plan.resolution.output(found.index) else {
+            return false;
+        };
+        let served = found.record.is_some_and(|record| record.served.is_some());
+        served || self.session.replayed.contains(&ready.store_name())
+    }
 }
+
+/// What looking at a compiled unit gave.
+type Examined = Result<Compiled, Unfit>;
 
 /// The hash in a unit's fingerprint file, if the unit is named.
 fn present_hash(context: &Context, plan: &Plan, index: usize) -> Option<u64> {
@@ -223,8 +247,7 @@ fn find<'a>(
 }
 
 struct Harvester<'a> {
-    taking: collect::Taking<'a>,
-    session: &'a Session,
+    harvesting: &'a Harvesting<'a>,
     /// Units whose files here are not those that the store has under the same
     /// name: what is compiled against them is not what it would be elsewhere.
     differing: BTreeSet<usize>,
@@ -235,8 +258,10 @@ impl<'a> Harvester<'a> {
     /// All units that Cargo handled in this run and that can be proved,
     /// dependencies first.
     fn find_all(&mut self, plan: &mut Plan, state: &State) -> Vec<Found<'a>> {
-        let context = self.taking.context;
-        let records = &self.session.records;
+        let Harvesting {
+            context, session, ..
+        } = *self.harvesting;
+        let records = &session.records;
         let in_place = plan.linkable();
         // Fingerprint hashes of all units that are proved so far.
         let mut proved: HashMap<u64, UnitKey> = HashMap::new();
@@ -251,7 +276,7 @@ impl<'a> Harvester<'a> {
                 }
                 continue;
             }
-            match find(context, plan, index, self.session, &proved) {
+            match find(context, plan, index, session, &proved) {
                 Ok(found) => {
                     proved.insert(found.fingerprint.hash(), plan.units[index].key);
                     all.push(found);
@@ -267,33 +292,24 @@ impl<'a> Harvester<'a> {
         all
     }
 
-    /// Whether the unit came from the store in this run.
-    fn is_reused(&self, plan: &Plan, found: &Found<'_>) -> bool {
-        let Some(ready) = plan.resolution.output(found.index) else {
-            return false;
-        };
-        let served = found.record.is_some_and(|record| record.served.is_some());
-        served || self.session.replayed.contains(&ready.store_name())
-    }
-
     /// Puts a unit into the store, or only its name if the store has it.
     fn take(
         &mut self,
         plan: &mut Plan,
         found: &Found<'_>,
-        compiled: Option<Result<Compiled, Unfit>>,
+        compiled: Option<Examined>,
         state: &mut State,
     ) -> Result<(), StoreError> {
         let index = found.index;
         let ready = plan.resolution.output(index).cloned();
-        let reused = self.is_reused(plan, found);
+        let reused = self.harvesting.is_reused(plan, found);
         if !reused {
             self.result.compiled += 1;
         } else if found.record.is_some() {
             self.result.served += 1;
         }
         if plan.resolution.namings[index].as_ref() != Some(&found.naming) {
-            self.taking.store.add_naming(&found.naming)?;
+            self.harvesting.store.add_naming(&found.naming)?;
             plan.resolution.namings[index] = Some(found.naming.clone());
             self.result.named += 1;
         }
@@ -319,7 +335,7 @@ impl<'a> Harvester<'a> {
             self.leave(plan, index, "something it needs is not in the store");
             return Ok(());
         };
-        match self.taking.collect(plan, found, compiled, references) {
+        match self.harvesting.collect(plan, found, compiled, references) {
             Ok(collected) => self.keep(plan, found, collected, ready.as_deref(), state),
             Err(Unfit(reason)) => {
                 self.leave(plan, index, &reason);
@@ -346,9 +362,9 @@ impl<'a> Harvester<'a> {
             return Ok(());
         }
         let (output, added) = unit::add(
-            self.taking.context,
+            self.harvesting.context,
             plan,
-            self.taking.store,
+            self.harvesting.store,
             found,
             collected,
             state,

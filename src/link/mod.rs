@@ -19,7 +19,7 @@ use rayon::prelude::*;
 
 pub use content::{expected_fingerprint, local_dep_info, local_rustc_dep_info, without_clippy};
 pub use paths::{UnitPaths, file_name};
-use place::Linker;
+pub use place::Linker;
 
 use crate::cargo::fingerprint::{self, Fingerprint};
 use crate::cargo::layout::Layout;
@@ -30,7 +30,6 @@ use crate::plan::inputs::Inspector;
 use crate::plan::resolve::package_folder;
 use crate::plan::state::State;
 use crate::plan::{Context, Plan};
-use crate::store::Store;
 
 /// What linking did.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -110,69 +109,62 @@ fn prepare_build_dir(build_dir: &Path) -> fs::Result<()> {
     fs::write(&build_dir.join("CACHEDIR.TAG"), tag.as_bytes())
 }
 
-/// Links all units that can be linked and are not in place.
-///
-/// The caller holds the [`TargetLock`] and saves the state. A unit that cannot
-/// be linked, because a file is gone or the disk is full, is left to Cargo with
-/// all that depends on it; the first such error is returned beside the count.
-pub fn link(
-    context: &Context,
-    plan: &Plan,
-    store: &Store,
-    inspector: &Inspector<'_>,
-    state: &mut State,
-    time: Time,
-    unnoted: Unnoted,
-) -> (Linked, Option<FsError>) {
-    let linkable = plan.linkable();
-    let fingerprints = fingerprints(context, plan, &linkable);
-    let mut jobs = jobs(context, plan, state, &fingerprints);
-    let linker = Linker {
-        context,
-        store,
-        inspector,
-        time,
-    };
-    if unnoted == Unnoted::Adopt {
-        adopt::adopt(&linker, plan, &mut jobs, state);
-    }
-    refresh_timed(&mut jobs, plan, inspector, state, time);
-
-    let mut linked = Linked::default();
-    let mut pending: Vec<Job<'_>> = Vec::new();
-    for job in jobs {
-        if job.in_place {
-            linked.in_place += 1;
-        } else {
-            pending.push(job);
+impl Linker<'_> {
+    /// Links all units that can be linked and are not in place.
+    ///
+    /// The caller holds the [`TargetLock`] and saves the state. A unit that
+    /// cannot be linked, because a file is gone or the disk is full, is left to
+    /// Cargo with all that depends on it; the first such error is returned
+    /// beside the count.
+    pub fn link(&self, plan: &Plan, state: &mut State) -> (Linked, Option<FsError>) {
+        let context = self.context;
+        let linkable = plan.linkable();
+        let fingerprints = fingerprints(context, plan, &linkable);
+        let mut jobs = jobs(context, plan, state, &fingerprints);
+        if self.unnoted == Unnoted::Adopt {
+            adopt::adopt(self, plan, &mut jobs, state);
         }
-    }
-    let mut results: Vec<(usize, fs::Result<Vec<PathBuf>>)> = pending
-        .par_iter()
-        .map(|job| (job.index, linker.place(job)))
-        .collect();
-    results.sort_by_key(|(index, _)| *index);
+        refresh_timed(&mut jobs, plan, self.inspector, state, self.time);
 
-    let mut error = None;
-    let mut failed = vec![false; plan.units.len()];
-    let by_index: HashMap<usize, &Job<'_>> = pending.iter().map(|job| (job.index, job)).collect();
-    for (index, result) in results {
-        let job = by_index[&index];
-        match result {
-            Ok(files) => {
-                linked.placed += 1;
-                state.note(&context.layout.build_dir, &job.name, job.output.id, &files);
-                store.touch(&job.output.store_name(), job.unit.key);
-            }
-            Err(cause) => {
-                failed[index] = true;
-                error.get_or_insert(cause);
+        let (in_place, pending): (Vec<Job<'_>>, Vec<Job<'_>>) =
+            jobs.into_iter().partition(|job| job.in_place);
+        let mut linked = Linked {
+            placed: 0,
+            in_place: in_place.len(),
+        };
+        self.progress.begin(pending.len());
+        let mut results: Vec<(usize, fs::Result<Vec<PathBuf>>)> = pending
+            .par_iter()
+            .map(|job| {
+                let placed = self.place(job);
+                self.progress.advance();
+                (job.index, placed)
+            })
+            .collect();
+        results.sort_by_key(|(index, _)| *index);
+
+        let mut error = None;
+        let mut failed = vec![false; plan.units.len()];
+        let by_index: HashMap<usize, &Job<'_>> =
+            pending.iter().map(|job| (job.index, job)).collect();
+        for (index, result) in results {
+            let job = by_index[&index];
+            match result {
+                Ok(files) => {
+                    linked.placed += 1;
+                    state.note(&context.layout.build_dir, &job.name, job.output.id, &files);
+                    self.store.touch(&job.output.store_name(), job.unit.key);
+                }
+                Err(cause) => {
+                    failed[index] = true;
+                    error.get_or_insert(cause);
+                }
             }
         }
+        linked.placed -= withdraw(context, plan, &fingerprints, &by_index, &mut failed, state);
+        self.recheck(&pending);
+        (linked, error)
     }
-    linked.placed -= withdraw(context, plan, &fingerprints, &by_index, &mut failed, state);
-    linker.recheck(&pending);
-    (linked, error)
 }
 
 /// Withdraws the fingerprints of units whose dependencies failed or were

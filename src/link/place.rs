@@ -3,11 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use super::content::{self, local_dep_info};
-use super::{Job, file_name, is_looked_up, sharing};
+use super::{Job, Unnoted, file_name, is_looked_up, sharing};
 use crate::bridge::remove_replay;
 use crate::cargo::dep_info::{Base, CargoDepInfo};
 use crate::cargo::fingerprint;
 use crate::cargo::layout::RunFiles;
+use crate::console::Progress;
 use crate::fs::{self, Sharing, Stamp, Time};
 use crate::output::{Output, Role};
 use crate::plan::Context;
@@ -15,15 +16,20 @@ use crate::plan::inputs::Inspector;
 use crate::plan::resolve::package_folder;
 use crate::store::{FILE_TIME, Store};
 
-/// What Cargo writes into the file whose time is when a compilation began.
-const INVOKED: &[u8] = b"This file has an mtime of when this was started.";
-
-pub(super) struct Linker<'a> {
-    pub(super) context: &'a Context,
-    pub(super) store: &'a Store,
-    pub(super) inspector: &'a Inspector<'a>,
-    /// The time of timed units' files.
-    pub(super) time: Time,
+/// Links units of one checkout.
+pub struct Linker<'a> {
+    /// The checkout and the command.
+    pub context: &'a Context,
+    /// Where outputs come from.
+    pub store: &'a Store,
+    /// What compared the inputs.
+    pub inspector: &'a Inspector<'a>,
+    /// The time of timed units' files; see [`time`](super::time).
+    pub time: Time,
+    /// What to do with units that are in place unknown to the state.
+    pub unnoted: Unnoted,
+    /// Told of each unit that is linked.
+    pub progress: &'a dyn Progress,
 }
 
 impl Linker<'_> {
@@ -127,7 +133,6 @@ impl Linker<'_> {
             &files.root_output,
             files.out_dir.as_os_str().as_encoded_bytes(),
         )?;
-        fs::write_at(&files.invoked, INVOKED, time)?;
         Ok(vec![files.stdout])
     }
 
@@ -155,9 +160,6 @@ impl Linker<'_> {
         match content::diagnostics(self.store, job.unit, job.output)? {
             Some(text) => fs::write(&paths.diagnostics, &text)?,
             None => fs::remove_file(&paths.diagnostics)?,
-        }
-        if job.unit.kind != "build-run" {
-            fs::write_at(&paths.invoked, INVOKED, time)?;
         }
         fs::write(&paths.json, &job.fingerprint.to_json())?;
         let hex = fingerprint::to_hex(job.fingerprint.hash());

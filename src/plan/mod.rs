@@ -2,12 +2,14 @@
 //!
 //! | module | job |
 //! |---|---|
-//! | [`context`] | asks Cargo what a command means, and remembers the answer |
+//! | [`context`] | asks Cargo what a command means |
+//! | `answers` | remembers what Cargo said |
 //! | [`graph`] | unit graph → recipes; pure |
 //! | [`inputs`] | compares files and variables with what an output assumes |
 //! | [`resolve`] | chooses an output for each unit |
 //! | [`state`] | what is in a target directory already |
 
+mod answers;
 pub mod context;
 pub mod graph;
 pub mod inputs;

@@ -198,12 +198,18 @@ fn ask(unit: &Planned, store: &Store, inspector: &Inspector<'_>) -> Known {
         };
     }
     let package = package_folder(unit);
+    // A vendored package may have been edited, whatever the lock file says of
+    // it. An output that was compiled from the registry knows no files.
+    let is_vendored = package.is_some() && !unit.package.is_path();
+    let knows_sources = |output: &Output| {
+        !is_vendored || output.produced == Produced::Run || !output.inputs.files.is_empty()
+    };
     let outputs = store
         .candidates(unit.host_recipe)
         .into_iter()
         .rev() // the newest first: the likeliest for a member that changes
         .filter_map(|name| store.output(&name))
-        .filter(|output| serves(output, unit))
+        .filter(|output| serves(output, unit) && knows_sources(output))
         .map(|output| {
             let inputs = inputs_of(&output, unit);
             let reason = match inspector.difference(&inputs, package) {

@@ -2,8 +2,9 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
+use std::process::Command;
 
-use crate::support::{TestEnv, edit};
+use crate::support::{TestEnv, edit, nightly, skipped};
 
 /// With `--target` host and target units are apart, and so are their folders.
 #[test]
@@ -107,4 +108,37 @@ fn what_is_not_kept_counts_as_built() {
     let build = env.quickbuild(&project, &["build", "--verbose"]).success();
     assert_eq!(build.summary().built, 2, "{build}");
     assert!(build.stderr.contains("stays out of the store"), "{build}");
+}
+
+/// Another compiler has outputs of its own, however it is chosen: what one has
+/// compiled would be an error to the other.
+#[test]
+fn a_configured_compiler_has_outputs_of_its_own() {
+    let env = TestEnv::new();
+    if nightly(&env).is_none() {
+        assert!(skipped("nightly", "rustup has no nightly toolchain"));
+        return;
+    }
+    let mut which = Command::new("rustup");
+    let compiler = which
+        .args(["which", "--toolchain", "nightly", "rustc"])
+        .output();
+    let compiler = String::from_utf8(compiler.unwrap().stdout).unwrap();
+    let first = env.project("tiny");
+    let _ = env.quickbuild(&first, &["build"]).success();
+    let second = env.checkout(&first);
+    fs::create_dir(second.path(".cargo")).unwrap();
+    let config = format!("[build]\nrustc = \"{}\"\n", compiler.trim());
+    fs::write(second.path(".cargo/config.toml"), config).unwrap();
+    for command in ["build", "check"] {
+        let other = env.quickbuild(&second, &[command]).success();
+        assert_eq!(
+            other.summary().from_store > 0,
+            command == "check",
+            "{other}"
+        );
+        env.assert_fresh(&second, &[command]);
+    }
+    let _ = env.quickbuild(&first, &["check"]).nothing_built();
+    env.assert_fresh(&first, &["check"]);
 }

@@ -129,6 +129,43 @@ fn a_vendored_dependency_is_compiled_once() {
     assert_eq!(ours.code, theirs.code, "{ours}\n{theirs}");
 }
 
+/// As distributions patch what they vendor: the list of checksums is emptied, and
+/// name, version and lock file stay as they were.
+#[test]
+fn a_vendored_package_that_was_edited_is_not_the_registrys() {
+    let env = TestEnv::new();
+    let from_registry = env.project("tiny");
+    let _ = env.quickbuild(&from_registry, &["build"]).success();
+
+    let vendored = env.project("tiny");
+    let config = env.cargo(&vendored, &["vendor"]).success().stdout;
+    fs::create_dir(vendored.path(".cargo")).unwrap();
+    fs::write(vendored.path(".cargo/config.toml"), config).unwrap();
+    let sums = vendored.path("vendor/fnv/.cargo-checksum.json");
+    let text = fs::read_to_string(&sums).unwrap();
+    let (files, package) = (
+        text.find("\"files\"").unwrap(),
+        text.find("\"package\"").unwrap(),
+    );
+    fs::write(
+        &sums,
+        format!("{}\"files\":{{}},{}", &text[..files], &text[package..]),
+    )
+    .unwrap();
+    let library = vendored.path("vendor/fnv/lib.rs");
+    let text = fs::read_to_string(&library).unwrap();
+    fs::write(&library, format!("{text}\npub const EDITED: u8 = 1;\n")).unwrap();
+    edit(
+        &vendored.path("tiny/src/main.rs"),
+        "leaf::WORD",
+        "fnv::EDITED",
+    );
+    let _ = env.quickbuild(&vendored, &["build"]).success();
+    let printed = env.program(&vendored, "target/debug/tiny").success().stdout;
+    assert!(printed.starts_with("1 "), "{printed}");
+    let _ = env.quickbuild(&from_registry, &["build"]).nothing_built();
+}
+
 #[test]
 fn a_dependency_from_an_alternative_registry_is_compiled_once() {
     let env = TestEnv::new();
