@@ -22,6 +22,22 @@ impl Mount {
         None
     }
 
+    /// Mounts one with reflinks, if this process may: btrfs in a file.
+    fn with_reflinks(path: PathBuf) -> Option<Self> {
+        fs::create_dir_all(&path).unwrap();
+        let image = path.with_extension("img");
+        let file = fs::File::create(&image).unwrap();
+        file.set_len(400 << 20).unwrap();
+        let mut make = Command::new("mkfs.btrfs");
+        make.arg("--quiet").arg(&image).stderr(Stdio::null());
+        let made = make.status().is_ok_and(|status| status.success());
+        if made && mount(&["-o", "loop", image.to_str().unwrap()], &path) {
+            return Some(Self(path));
+        }
+        assert!(skipped("reflink", "this process may not mount a btrfs"));
+        None
+    }
+
     #[track_caller]
     fn remount(&self, options: &str) {
         let options = format!("remount,{options}");
@@ -64,6 +80,39 @@ fn a_read_only_store_serves_and_takes_nothing() {
 
     edit(&second.path("leaf/src/lib.rs"), "\"fael\"", "\"leaf\"");
     assert_works(&env, &second);
+}
+
+/// Where the file system has reflinks, executables take no room either, and
+/// are files of their own all the same.
+#[test]
+fn executables_are_reflinks_where_there_are_any() {
+    let env = TestEnv::new();
+    let Some(disk) = Mount::with_reflinks(env.root().join("disk")) else {
+        return;
+    };
+    let env = env.with_store(&disk.0.join("store"));
+    let target = |name: &str| env.with("CARGO_TARGET_DIR", disk.0.join(name).to_str().unwrap());
+    let (first, second) = (target("first"), target("second"));
+    let project = filled(&first);
+    let _ = second.quickbuild(&project, &["build"]).nothing_built();
+    second.assert_fresh(&project, &["build"]);
+
+    let program = disk.0.join("second/debug/tiny");
+    let mut extents = Command::new("filefrag");
+    let listed = extents.arg("-v").arg(&program).output().unwrap();
+    let listed = String::from_utf8(listed.stdout).unwrap();
+    let extents: Vec<&str> = listed.lines().filter(|line| line.contains("..")).collect();
+    assert!(!extents.is_empty(), "{listed}");
+    assert!(
+        extents.iter().all(|extent| extent.contains("shared")),
+        "{listed}"
+    );
+    // Written to, as by a linker, it changes alone.
+    fs::write(&program, "stripped").unwrap();
+    let third = target("third");
+    let _ = third.quickbuild(&project, &["build"]).nothing_built();
+    let run = third.program(&project, disk.0.join("third/debug/tiny").to_str().unwrap());
+    assert_eq!(run.success().stdout.trim(), PRINTED);
 }
 
 #[test]
