@@ -110,7 +110,7 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     change("write", path, || std_fs::write(path, bytes))
 }
 
-/// [`write`], with a modification time.
+/// [`write()`], with a modification time.
 pub fn write_at(path: &Path, bytes: &[u8], time: Time) -> Result<()> {
     change("write", path, || {
         let mut file = std_fs::File::create(path)?;

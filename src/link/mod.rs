@@ -3,7 +3,7 @@
 //! A unit is linked in an order that a kill at any point cannot turn into a
 //! wrong answer: its fingerprint is withdrawn, its big files are placed, then
 //! the small ones, and the fingerprint is written last. All that Cargo compares
-//! times of gets one time: [`FILE_TIME`] for what never changes, the time of
+//! times of gets one time: [`FILE_TIME`](crate::store::FILE_TIME) for what never changes, the time of
 //! linking for what depends on a checkout ("timed" units). The latter makes
 //! whatever was compiled against a replaced file older than it, and so stale.
 
