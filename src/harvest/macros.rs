@@ -18,9 +18,9 @@ use crate::plan::{Plan, Planned};
 /// Reads the manifests of a package and its workspace, which are inputs anyway.
 const READS_MANIFESTS_ONLY: [&str; 1] = ["proc-macro-crate"];
 
-/// Compares the compiler's date with a given one; it asks the clock only where
-/// a compiler that was built by hand does not tell its date.
-const COMPARES_DATES: [&str; 1] = ["rustversion"];
+/// Names the date of today in error messages, and uses it for nothing else
+/// (`src/date.rs` and `src/bound.rs` of rustversion).
+const DATE_IN_MESSAGES: [&str; 1] = ["rustversion"];
 
 /// What the sources of packages say, each looked at once.
 #[derive(Default)]
@@ -33,8 +33,8 @@ impl Sources {
         let macros = unit.needs.iter().map(|&need| &plan.units[need]);
         for called in macros.filter(|need| need.kind == "proc-macro") {
             let own = self.of(called);
-            let compares_dates = COMPARES_DATES.contains(&called.package.name.as_str());
-            all.volatile |= own.volatile && !compares_dates;
+            let harmless = DATE_IN_MESSAGES.contains(&called.package.name.as_str());
+            all.volatile |= own.volatile && !harmless;
             all.git_head |= own.git_head;
             self.add(&mut all, own);
             for &need in &called.needs {
