@@ -142,7 +142,8 @@ impl Reads {
         let has = |needles: &[&str]| needles.iter().any(|needle| source.contains(needle));
         if has(&["Command::new(\"git\")", "git2::", "gix::"]) {
             self.git_head = true;
-            self.volatile |= has(&["dirty", "\"describe\"", "\"status\"", "\"diff\"", "\"log\""]);
+            // `git log` tells of the commit; tags and the work tree are not in it.
+            self.volatile |= has(&["dirty", "\"describe\"", "\"status\"", "\"diff\""]);
         }
         self.volatile |= has(&[
             "SystemTime::now",
@@ -207,6 +208,8 @@ mod tests {
 
         reads.add_source(r#"Command::new("git").args(["rev-parse", "HEAD"])"#);
         assert!(reads.git_head && !reads.volatile);
+        reads.add_source(r#"Command::new("git").args(["log", "-1", "--format=%H %cd"])"#);
+        assert!(!reads.volatile);
         reads.add_source("std::time::SystemTime::now()");
         assert!(reads.volatile);
     }
