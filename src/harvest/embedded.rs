@@ -222,15 +222,21 @@ pub(super) enum OutDirFile {
     Bound(Vec<(String, PathBuf)>),
 }
 
+/// How rustc's metadata begins (`METADATA_HEADER` in `rustc_metadata`); the probes
+/// of some build scripts leave it behind.
+const METADATA: &[u8] = b"rust\0\0\0";
+
 /// Classifies a file in `OUT_DIR`.
 pub(super) fn out_dir_file(context: &Context, bytes: &[u8]) -> OutDirFile {
     let found = context.roots.found_in(bytes);
     if found.is_empty() {
         return OutDirFile::Plain;
     }
-    // Objects and archives of objects name the folders of their sources for
-    // debuggers.
-    let is_code = object::File::parse(bytes).is_ok() || ArchiveFile::parse(bytes).is_ok();
+    // Objects, archives of objects and metadata name the folders of their sources
+    // for debuggers and messages.
+    let is_code = object::File::parse(bytes).is_ok()
+        || ArchiveFile::parse(bytes).is_ok()
+        || bytes.starts_with(METADATA);
     match std::str::from_utf8(bytes) {
         _ if is_code => OutDirFile::Plain,
         Ok(text) => OutDirFile::Text(text.to_owned()),
