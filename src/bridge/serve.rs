@@ -113,7 +113,7 @@ fn write_dep_info(
     if !is_clippy_run() {
         info.env.retain(|(name, _)| !name.starts_with("CLIPPY_"));
     }
-    let name = format!("{}{}.d", record.crate_name, record.extra_filename);
+    let name = format!("{}.d", record.stem());
     let text = info.render(&first.to_string_lossy());
     fs::write(&record.out_dir.join(name), text.as_bytes()).ok()
 }

@@ -79,6 +79,13 @@ pub struct Record {
     pub served: Option<String>,
 }
 
+impl Record {
+    /// Name of the executable that it leaves, and of its dep-info before `.d`.
+    pub fn stem(&self) -> String {
+        format!("{}{}", self.crate_name, self.extra_filename)
+    }
+}
+
 /// What the wrapper noted in a session.
 #[derive(Debug, Default)]
 pub struct Records {

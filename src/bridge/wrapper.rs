@@ -130,8 +130,7 @@ fn answer(
     Ok(match replay {
         _ if record.served.is_some() => Answer::Served,
         Some(replay) if serves.is_none() => {
-            let name = format!("{}{}", record.crate_name, record.extra_filename);
-            Answer::CompileAndReplay(replay, record.out_dir.join(name))
+            Answer::CompileAndReplay(replay, record.out_dir.join(record.stem()))
         }
         _ => Answer::Compile,
     })

@@ -513,12 +513,11 @@ fn handled(session: &Session) -> harvest::Session {
         .values()
         .filter(|record| record.served.is_none() && record.crate_name.starts_with("build_script_"));
     for record in scripts {
-        let name = format!("{}{}", record.crate_name, record.extra_filename);
         // Where this fails, the program in its place runs it.
-        let _ = uncover_script(&record.out_dir.join(name));
+        let _ = uncover_script(&record.out_dir.join(record.stem()));
     }
     let finished = |record: &Record| {
-        let name = format!("{}{}.d", record.crate_name, record.extra_filename);
+        let name = format!("{}.d", record.stem());
         let written = fs::Stamp::of(&record.out_dir.join(name));
         written.is_some_and(|stamp| stamp.mtime >= session.started())
     };

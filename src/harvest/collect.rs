@@ -162,10 +162,7 @@ impl Harvesting<'_> {
         if files.is_empty() {
             return Unfit::because("its files are not where they should be");
         }
-        let dep_file = found
-            .paths
-            .out_dir
-            .join(format!("{}{}.d", record.crate_name, record.extra_filename));
+        let dep_file = found.paths.out_dir.join(format!("{}.d", record.stem()));
         let rustc = fs::read_text(&dep_file)
             .ok()
             .and_then(|text| RustcDepInfo::parse(&text));

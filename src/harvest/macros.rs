@@ -36,21 +36,16 @@ impl Sources {
             let harmless = DATE_IN_MESSAGES.contains(&called.package.name.as_str());
             all.volatile |= own.volatile && !harmless;
             all.git_head |= own.git_head;
-            self.add(&mut all, own);
+            add(&mut all, own);
             for &need in &called.needs {
                 let helper = &plan.units[need];
                 let is_library = matches!(helper.kind, "lib" | "proc-macro");
                 if is_library && !READS_MANIFESTS_ONLY.contains(&helper.package.name.as_str()) {
-                    self.add(&mut all, self.of(helper));
+                    add(&mut all, self.of(helper));
                 }
             }
         }
         all
-    }
-
-    fn add(&self, all: &mut Reads, some: Reads) {
-        all.variables.extend(some.variables);
-        all.files |= some.files;
     }
 
     fn of(&self, unit: &Planned) -> Reads {
@@ -73,6 +68,11 @@ impl Sources {
         sources.insert(root, reads.clone());
         reads
     }
+}
+
+fn add(all: &mut Reads, some: Reads) {
+    all.variables.extend(some.variables);
+    all.files |= some.files;
 }
 
 /// All of a package that a macro might read: what lies in its folder, and each

@@ -4,7 +4,7 @@
 //! <store>/
 //!   format                         the format version, one number
 //!   paths/<output id>-<name>-<version>/
-//!     manifest.json                written last; its time is the last use
+//!     manifest.json                written last; its time is the last use, to ten minutes
 //!     files/<n>                    the n-th file of the manifest
 //!   index/<recipe hash>            the outputs of a recipe, one name a line
 //!   units/<unit key>.json          how Cargo names a unit

@@ -169,9 +169,7 @@ impl TestEnv {
         project: &Project,
         arguments: &[&str],
     ) -> std::collections::BTreeSet<String> {
-        let mut all = vec![arguments[0], "--message-format=json"];
-        all.extend(&arguments[1..]);
-        self.cargo(project, &all).success().stale()
+        self.cargo(project, &in_json(arguments)).success().stale()
     }
 
     /// Fails unless plain Cargo finds every unit Fresh.
@@ -193,9 +191,9 @@ impl TestEnv {
         project: &Project,
         arguments: &[&str],
     ) -> std::collections::BTreeSet<String> {
-        let mut all = vec![arguments[0], "--message-format=json"];
-        all.extend(&arguments[1..]);
-        self.quickbuild(project, &all).success().stale()
+        self.quickbuild(project, &in_json(arguments))
+            .success()
+            .stale()
     }
 
     fn command(&self, program: &str, project: &Project, arguments: &[&str]) -> Command {
@@ -213,6 +211,13 @@ impl TestEnv {
         let output = command.output().unwrap();
         Outcome::new(&command, &output)
     }
+}
+
+/// A command that says in JSON what was Fresh.
+fn in_json<'a>(arguments: &[&'a str]) -> Vec<&'a str> {
+    let mut all = vec![arguments[0], "--message-format=json"];
+    all.extend(&arguments[1..]);
+    all
 }
 
 /// Variables that a command needs and that change no result: where programs
