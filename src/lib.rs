@@ -8,7 +8,7 @@
 //! | 0 | [`digest`], [`fs`], [`console`], [`environment`] | stable hashes; the only user of `std::fs`; the terminal; variables |
 //! | 1 | [`cargo`], [`config`] | all that is known of Cargo; `quickbuild.toml` |
 //! | 2 | [`recipe`], [`output`] | what to build; what building it produced |
-//! | 3 | [`store`] | the hash-addressed store and its collector |
+//! | 3 | [`store`], [`builder`] | the hash-addressed store and its collector; containers and the local sandbox |
 //! | 4 | [`plan`], [`link`], [`harvest`], [`bridge`] | what is needed; into `target/`; out of `target/`; the rustc wrapper |
 //! | 5 | [`build`] | one command, from plan to summary |
 //! | 6 | [`cli`] | arguments, printing, exit codes |
@@ -19,6 +19,7 @@
 
 pub mod bridge;
 pub mod build;
+pub mod builder;
 pub mod cargo;
 pub mod cli;
 pub mod config;

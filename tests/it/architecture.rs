@@ -12,7 +12,7 @@ const RANKS: [&[&str]; 7] = [
     &["digest", "fs", "console", "environment"],
     &["cargo", "config"],
     &["recipe", "output"],
-    &["store"],
+    &["store", "builder"],
     &["plan", "link", "harvest", "bridge"],
     &["build"],
     &["cli"],

@@ -1,0 +1,80 @@
+//! Containers of a Docker engine, or of Podman behind the same API.
+//!
+//! | module | job |
+//! |---|---|
+//! | `images` | which images there are, and loading one |
+//!
+//! The API is asynchronous; here is its one runtime, and everything above is
+//! not.
+
+mod images;
+
+use std::path::Path;
+
+use bollard::Docker;
+use tokio::runtime::Runtime;
+
+pub use images::Image;
+
+use super::{BuilderError, Result};
+use crate::environment::Environment;
+
+/// Where an engine listens if nothing says otherwise; Podman's second.
+const SOCKETS: [&str; 2] = ["/var/run/docker.sock", "/run/podman/podman.sock"];
+
+/// A connection to an engine that has answered.
+pub struct Engine {
+    runtime: Runtime,
+    client: Docker,
+}
+
+impl Engine {
+    /// Connects to `DOCKER_HOST`, with `DOCKER_TLS_VERIFY` and
+    /// `DOCKER_CERT_PATH` as Docker's own client has them, or to a socket.
+    pub fn connect(environment: &Environment) -> Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|source| no_engine("this process", source))?;
+        let address = address(environment);
+        let client = {
+            let _entered = runtime.enter();
+            Docker::connect_with_host(&address).map_err(|source| no_engine(&address, source))?
+        };
+        // Also agrees on a version of the API.
+        let client = runtime
+            .block_on(client.negotiate_version())
+            .map_err(|source| no_engine(&address, source))?;
+        Ok(Self { runtime, client })
+    }
+}
+
+/// The engine's address.
+fn address(environment: &Environment) -> String {
+    if let Some(host) = environment.get("DOCKER_HOST").filter(|host| !host.is_empty()) {
+        return host.to_owned();
+    }
+    let mut sockets: Vec<String> = SOCKETS.map(str::to_owned).into();
+    if let Some(folder) = environment.get("XDG_RUNTIME_DIR") {
+        sockets.push(format!("{folder}/podman/podman.sock"));
+    }
+    let found = sockets.iter().find(|socket| Path::new(socket).exists());
+    format!("unix://{}", found.unwrap_or(&sockets[0]))
+}
+
+fn no_engine(
+    address: &str,
+    source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+) -> BuilderError {
+    BuilderError::NoEngine {
+        address: address.to_owned(),
+        source: source.into(),
+    }
+}
+
+fn engine_error(operation: &'static str) -> impl FnOnce(bollard::errors::Error) -> BuilderError {
+    move |source| BuilderError::Engine {
+        operation,
+        source: source.into(),
+    }
+}

@@ -1,0 +1,1 @@
+//! A scratch folder of this machine, where no engine answers.

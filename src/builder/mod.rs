@@ -1,0 +1,211 @@
+//! What runs a realisation: a container of a Docker engine, or a scratch folder
+//! of this machine.
+//!
+//! A builder gets a [`Task`]: files to put before it, a command, limits, and a
+//! folder for what it leaves. It sees neither the store nor a recipe, and no
+//! key ever comes near it.
+//!
+//! ```text
+//! <root>/            `/quickbuild` in a container
+//!   in/              the task's files; only read
+//!   work/            the command's own
+//!     out/           what is brought back
+//! ```
+//!
+//! | module | job |
+//! |---|---|
+//! | [`docker`] | containers; the only user of bollard |
+//! | [`local`] | a scratch folder and a cleared environment, where no engine answers |
+
+pub mod docker;
+pub mod local;
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::digest::ContentHash;
+use crate::fs::FsError;
+
+/// A command with everything that it may read.
+#[derive(Debug)]
+pub struct Task<'a> {
+    /// What it is about, for messages and labels.
+    pub name: &'a str,
+    /// What is put before the command, below `in/` and `work/`.
+    pub files: &'a [Entry],
+    /// The program, below the root, and its arguments.
+    pub command: &'a [String],
+    /// All variables that the command sees.
+    pub environment: &'a [(String, String)],
+    /// What it may use.
+    pub limits: Limits,
+    /// The folder on this machine that gets what the command leaves in
+    /// `work/out`; it exists and is empty.
+    pub output: &'a Path,
+}
+
+/// A file or folder for a task.
+#[derive(Debug)]
+pub struct Entry {
+    /// Its path below the root: `in/…` for what is only read, `work/…`.
+    pub path: String,
+    /// What it is.
+    pub content: Content,
+}
+
+/// What an entry holds.
+#[derive(Debug)]
+pub enum Content {
+    /// An empty folder.
+    Folder,
+    /// A file of this machine, with its mode.
+    File(PathBuf),
+    /// All files below a folder of this machine, with their modes.
+    Tree(PathBuf),
+    /// Bytes, and whether they are to be executed.
+    Bytes {
+        /// The bytes.
+        bytes: Vec<u8>,
+        /// Whether the file is a program.
+        executable: bool,
+    },
+}
+
+/// What a task may use; zero is no limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes of memory.
+    pub memory: u64,
+    /// Processes and threads.
+    pub processes: u64,
+    /// Processor cores.
+    pub cores: u64,
+    /// How long it may take.
+    pub time: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            memory: 0,
+            processes: 4096,
+            cores: 0,
+            time: Duration::from_secs(3 * 3600),
+        }
+    }
+}
+
+/// A stream of the command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stream {
+    /// Standard output.
+    Out,
+    /// Standard error.
+    Err,
+}
+
+/// Who follows a task.
+pub trait Watcher {
+    /// A line of the command, without its end.
+    fn line(&mut self, stream: Stream, line: &str);
+    /// Whether the task is to be given up.
+    fn is_cancelled(&self) -> bool;
+}
+
+/// Something that runs tasks.
+pub trait Builder {
+    /// Who made an output: `local`, or the image's digest.
+    fn maker(&self) -> String;
+    /// The folder that the task's paths are below.
+    fn root(&self) -> &Path;
+    /// Runs a task and brings back what it left. The exit code is the
+    /// command's; nothing of the task remains, whatever happens.
+    fn run(&self, task: &Task<'_>, watcher: &mut dyn Watcher) -> Result<i64>;
+}
+
+/// Why a task could not be run to its end.
+#[derive(Debug, thiserror::Error)]
+pub enum BuilderError {
+    /// No engine answers.
+    #[error("no container engine answers at `{address}`")]
+    NoEngine {
+        /// Where one was looked for.
+        address: String,
+        /// What happened there.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The engine refused or failed at something.
+    #[error("the container engine cannot {operation}")]
+    Engine {
+        /// What was asked of it.
+        operation: &'static str,
+        /// Its answer.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The image is not there.
+    #[error("the engine has no image `{image}`")]
+    NoImage {
+        /// Its name.
+        image: String,
+    },
+    /// The image is another one than was pinned.
+    #[error("the image `{image}` has the digest `{found}`, not the pinned `{pinned}`")]
+    Digest {
+        /// Its name.
+        image: String,
+        /// What the configuration says.
+        pinned: String,
+        /// What the engine has.
+        found: String,
+    },
+    /// The image is for machines of another kind.
+    #[error("the image `{image}` is for `{found}`, and the engine runs `{engine}`")]
+    Architecture {
+        /// Its name.
+        image: String,
+        /// What it is for.
+        found: String,
+        /// What the engine runs.
+        engine: String,
+    },
+    /// The command used up its time.
+    #[error("it was stopped after {} s", limit.as_secs())]
+    Time {
+        /// The limit.
+        limit: Duration,
+    },
+    /// The command used up its memory.
+    #[error("it was stopped because it wanted more than {limit} bytes of memory")]
+    Memory {
+        /// The limit.
+        limit: u64,
+    },
+    /// It was given up.
+    #[error("it was cancelled")]
+    Cancelled,
+    /// What came back is no archive, or holds what it must not.
+    #[error("what the builder left cannot be read")]
+    Output(#[source] io::Error),
+    /// A file of this machine.
+    #[error("a file of the task cannot be used")]
+    File(#[from] FsError),
+    /// The command could not be started.
+    #[error("cannot run `{program}`")]
+    Spawn {
+        /// The program.
+        program: String,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// Result of a builder's operation.
+pub type Result<T> = std::result::Result<T, BuilderError>;
+
+/// A name that no other task has, on this machine or another.
+fn unique_name() -> String {
+    let seed = format!("{} {:?}", std::process::id(), crate::fs::now());
+    let digest = ContentHash::of(seed.as_bytes()).to_string();
+    format!("quickbuild-{}", &digest[..16])
+}
