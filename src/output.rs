@@ -2,6 +2,8 @@
 //! conditions it may be used. `docs/formats/output.md` describes the file.
 //! Pure: no I/O.
 
+mod maker;
+
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -9,6 +11,8 @@ use serde::{Deserialize, Serialize};
 use crate::cargo::dep_info::{CargoDepInfo, RustcDepInfo};
 use crate::cargo::fingerprint::{Fingerprint, LocalFingerprint};
 use crate::digest::{Canonical, ContentHash, OutputId, RecipeHash, UnitKey};
+
+pub use maker::{Maker, ParseMakerError};
 
 /// Version of the manifest format.
 pub const FORMAT: u32 = 1;
@@ -184,7 +188,7 @@ pub struct Output {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub glibc: Option<String>,
     /// Who made it; `local` outputs are never served to others.
-    pub builder: String,
+    pub builder: Maker,
 }
 
 /// [`RustcDepInfo`] in a manifest.
@@ -207,13 +211,25 @@ impl From<RustcDepInfo> for DepInfo {
 
 /// The identity of an output: the unit that was compiled, what it read, and
 /// what it was compiled against.
-pub fn output_id(key: UnitKey, inputs: &Inputs, references: &[OutputId]) -> OutputId {
+pub fn output_id(
+    key: UnitKey,
+    inputs: &Inputs,
+    references: &[OutputId],
+    maker: &Maker,
+) -> OutputId {
     let mut canonical = Canonical::new("quickbuild-output-1");
     canonical.text(&key.to_string());
     canonical.bytes(&serde_json::to_vec(inputs).expect("inputs serialise"));
     canonical.number(references.len() as u64);
     for reference in references {
         canonical.text(&reference.to_string());
+    }
+    match maker {
+        // Nothing, so that what was made before there were others keeps its id.
+        Maker::Local => {}
+        Maker::Image(_) => {
+            canonical.text(&maker.to_string());
+        }
     }
     OutputId::finish(canonical)
 }

@@ -51,6 +51,8 @@ pub struct SessionFile {
     pub per_unit: bool,
     /// The wrapper that the user has set, run in front of rustc.
     pub user_wrapper: Option<String>,
+    /// Folders, and by what compiled files are to name them.
+    pub remapped: Vec<(PathBuf, String)>,
     /// Unit ids known beforehand, with their units.
     pub ids: HashMap<String, usize>,
 }
@@ -103,12 +105,13 @@ pub struct Session {
 }
 
 impl Session {
-    /// Writes a session's files for a plan.
+    /// Writes a session's files for a plan. `program` becomes the wrapper, which
+    /// has the compiler name the given folders otherwise.
     pub fn start(
         context: &Context,
         plan: &Plan,
         store: &Store,
-        program: &Path,
+        (program, remapped): (&Path, &[(PathBuf, String)]),
     ) -> Result<Self, SessionError> {
         let own = context.layout.own_dir();
         let folder = own.join("sessions").join(std::process::id().to_string());
@@ -145,6 +148,7 @@ impl Session {
             roots: context.roots.clone(),
             per_unit: context.layout.kind == LayoutKind::PerUnit,
             user_wrapper: user_wrapper(context),
+            remapped: remapped.to_vec(),
             ids: ids.collect(),
         };
         let bytes = serde_json::to_vec(&session).expect("a session serialises");

@@ -33,7 +33,11 @@ pub fn run(arguments: Vec<OsString>) -> ExitCode {
         (Some(folder), Some(file)) => answer(folder, file, &arguments),
         _ => Ok(Answer::Compile),
     };
-    let user_wrapper = file.and_then(|file| file.user_wrapper);
+    let (user_wrapper, remapped) = match file {
+        Some(file) => (file.user_wrapper, file.remapped),
+        None => (None, Vec::new()),
+    };
+    let arguments = arguments.into_iter().chain(remapping(&remapped)).collect();
     match answer {
         Ok(Answer::Served) => ExitCode::SUCCESS,
         Ok(Answer::CompileAndReplay(replay, script)) => {
@@ -41,6 +45,18 @@ pub fn run(arguments: Vec<OsString>) -> ExitCode {
         }
         Ok(Answer::Compile) | Err(_) => compile(user_wrapper, arguments),
     }
+}
+
+/// Options by which the compiler names folders otherwise (rustc book,
+/// "Remap source paths"). Given here, they are in no fingerprint.
+fn remapping(folders: &[(PathBuf, String)]) -> impl Iterator<Item = OsString> {
+    folders.iter().map(|(folder, name)| {
+        let mut option = OsString::from("--remap-path-prefix=");
+        option.push(folder);
+        option.push("=");
+        option.push(name);
+        option
+    })
 }
 
 /// What is to be done about a command line.

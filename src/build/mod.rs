@@ -24,6 +24,7 @@ use crate::environment::Environment;
 use crate::fs::{self, Time};
 use crate::harvest::{self, Harvest, Harvesting};
 use crate::link::{self, Linker, TargetLock, Unnoted};
+use crate::output::Maker;
 use crate::plan::context::Context;
 use crate::plan::inputs::Inspector;
 use crate::plan::resolve::package_folder;
@@ -45,6 +46,24 @@ pub struct Request {
     pub invocation: Invocation,
     /// This program, to be used as the wrapper.
     pub program: PathBuf,
+    /// Whether it runs in a builder.
+    pub seal: Option<Seal>,
+}
+
+/// What is different in a builder.
+#[derive(Debug, Clone)]
+pub struct Seal {
+    /// Who makes the outputs.
+    pub maker: Maker,
+    /// Folders of the builder, and by what compiled files name them.
+    pub remapped: Vec<(PathBuf, String)>,
+}
+
+impl Request {
+    fn maker(&self) -> Maker {
+        let seal = self.seal.as_ref();
+        seal.map_or(Maker::Local, |seal| seal.maker)
+    }
 }
 
 /// What happened, for the summary.
@@ -328,7 +347,13 @@ impl Prepared<'_> {
             return None;
         }
         crate::bridge::sweep(&self.context.layout.build_dir);
-        match Session::start(&self.context, plan, &self.store, &self.request.program) {
+        let remapped = self
+            .request
+            .seal
+            .as_ref()
+            .map_or(&[][..], |seal| &seal.remapped);
+        let program = (self.request.program.as_path(), remapped);
+        match Session::start(&self.context, plan, &self.store, program) {
             Ok(session) => Some(session),
             Err(error) => {
                 observer.warn(&format!(
@@ -369,6 +394,7 @@ impl Prepared<'_> {
             store,
             inspector,
             session: handled,
+            maker: self.request.maker(),
             progress: &*observer,
         };
         let harvest = harvesting.run(plan, state);

@@ -14,9 +14,11 @@
 //!
 //! | module | job |
 //! |---|---|
+//! | `archive` | a task's files as a tar |
 //! | [`docker`] | containers; the only user of bollard |
 //! | [`local`] | a scratch folder and a cleared environment, where no engine answers |
 
+mod archive;
 pub mod docker;
 pub mod local;
 
@@ -26,6 +28,10 @@ use std::time::Duration;
 
 use crate::digest::ContentHash;
 use crate::fs::FsError;
+use crate::output::Maker;
+
+/// The folder of a task in a container.
+pub const ROOT: &str = "/quickbuild";
 
 /// A command with everything that it may read.
 #[derive(Debug)]
@@ -46,7 +52,7 @@ pub struct Task<'a> {
 }
 
 /// A file or folder for a task.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Entry {
     /// Its path below the root: `in/…` for what is only read, `work/…`.
     pub path: String,
@@ -55,7 +61,7 @@ pub struct Entry {
 }
 
 /// What an entry holds.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub enum Content {
     /// An empty folder.
     Folder,
@@ -115,10 +121,14 @@ pub trait Watcher {
 
 /// Something that runs tasks.
 pub trait Builder {
-    /// Who made an output: `local`, or the image's digest.
-    fn maker(&self) -> String;
+    /// Who makes what it makes.
+    fn maker(&self) -> Maker;
     /// The folder that the task's paths are below.
     fn root(&self) -> &Path;
+    /// Files that each of its tasks needs.
+    fn files(&self) -> Vec<Entry> {
+        Vec::new()
+    }
     /// Runs a task and brings back what it left. The exit code is the
     /// command's; nothing of the task remains, whatever happens.
     fn run(&self, task: &Task<'_>, watcher: &mut dyn Watcher) -> Result<i64>;
@@ -190,6 +200,9 @@ pub enum BuilderError {
     /// A file of this machine.
     #[error("a file of the task cannot be used")]
     File(#[from] FsError),
+    /// A thread of this process panicked.
+    #[error("a thread that moves the task's files has panicked")]
+    Panic,
     /// The command could not be started.
     #[error("cannot run `{program}`")]
     Spawn {

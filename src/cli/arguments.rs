@@ -100,6 +100,18 @@ pub(super) enum Command {
         #[command(flatten)]
         cargo: CargoArguments,
     },
+    /// Build what a workspace depends on in a pinned builder, and keep it.
+    #[command(
+        after_help = "Example: quickbuild realise --workspace . -- --release\n\
+            What is valid already is not built again. Ctrl-C removes the builder."
+    )]
+    Realise(RealiseArguments),
+    /// Show what a builder said about a recipe or package.
+    #[command(after_help = "Example: quickbuild log serde_json")]
+    Log {
+        /// The recipe hash, or how it begins, or the package's name.
+        recipe: String,
+    },
     /// Look after the store.
     #[command(subcommand)]
     Store(StoreCommand),
@@ -134,6 +146,43 @@ pub(super) enum Command {
         /// The folder.
         folder: PathBuf,
     },
+}
+
+/// Arguments of `realise`.
+#[derive(Debug, Args)]
+pub(super) struct RealiseArguments {
+    /// A folder of the workspace whose dependencies are built; here by default.
+    #[arg(long, value_name = "DIR")]
+    pub(super) workspace: Option<PathBuf>,
+    /// Where it is built: in a container, or in a scratch folder of this
+    /// machine. By default in a container if an engine answers.
+    #[arg(long, value_enum, value_name = "KIND")]
+    pub(super) builder: Option<BuilderKind>,
+    /// The builder, as `quickbuild builder list` names it; by default the one
+    /// of the toolchain that Cargo uses here.
+    #[arg(long, value_name = "NAME")]
+    pub(super) toolchain: Option<String>,
+    /// Build once more, in a fresh builder, and compare byte by byte.
+    #[arg(long)]
+    pub(super) check: bool,
+    /// How to print the result.
+    #[arg(long, value_enum, default_value = "text")]
+    pub(super) format: Format,
+    /// Do the job in this file: the half that runs in a builder.
+    #[arg(long, hide = true, value_name = "FILE")]
+    pub(super) inside: Option<PathBuf>,
+    /// Arguments for `cargo build` and `cargo check`.
+    #[arg(last = true, value_name = "CARGO ARGS")]
+    pub(super) arguments: Vec<String>,
+}
+
+/// Where something is built.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum BuilderKind {
+    /// A container of a Docker or Podman engine.
+    Docker,
+    /// A scratch folder of this machine.
+    Local,
 }
 
 #[derive(Debug, Subcommand)]

@@ -38,6 +38,7 @@ pub(super) fn run(
         folder: surroundings.folder.clone(),
         invocation,
         program: surroundings.program.clone(),
+        seal: None,
     };
     let (status, report) = build::run(&request, &config, &mut terminal)?;
     build::Observer::clear(&mut terminal);

@@ -230,6 +230,23 @@ pub fn walk(root: &Path) -> Result<Vec<PathBuf>> {
     Ok(files)
 }
 
+/// Bytes of all files below a folder, as far as they can be counted while
+/// others write there.
+pub fn tree_size(root: &Path) -> u64 {
+    let mut size = 0;
+    let mut folders = vec![root.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in std_fs::read_dir(folder).into_iter().flatten().flatten() {
+            match entry.metadata() {
+                Ok(found) if found.is_dir() => folders.push(entry.path()),
+                Ok(found) => size += found.len(),
+                Err(_gone) => {}
+            }
+        }
+    }
+    size
+}
+
 /// Hashes a file's content, reading it in pieces.
 pub fn hash_file(path: &Path) -> Result<ContentHash> {
     let mut file = at("open", path, std_fs::File::open(path))?;

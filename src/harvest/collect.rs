@@ -82,7 +82,7 @@ impl Harvesting<'_> {
         });
         let mut output = Output {
             format: FORMAT,
-            id: output_id(unit.key, &Inputs::default(), &references),
+            id: output_id(unit.key, &Inputs::default(), &references, &self.maker),
             recipe: unit.recipe,
             host_recipe: unit.host_recipe,
             key: unit.key,
@@ -103,7 +103,7 @@ impl Harvesting<'_> {
             seconds: 0.0,
             jobs: std::thread::available_parallelism().map_or(1, |n| n.get() as u32),
             glibc: None,
-            builder: "local".to_owned(),
+            builder: self.maker,
         };
         let mut sources = match compiled {
             Some(compiled) => take_compiled(unit, compiled?, &mut output),
@@ -135,7 +135,7 @@ impl Harvesting<'_> {
             ));
             sources.push(Origin::Bytes(text));
         }
-        output.id = output_id(unit.key, &output.inputs, &output.references);
+        output.id = output_id(unit.key, &output.inputs, &output.references, &self.maker);
         Ok(Collected { output, sources })
     }
 

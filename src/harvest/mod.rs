@@ -27,7 +27,7 @@ use crate::console::Progress;
 use crate::digest::{OutputId, UnitKey};
 use crate::fs::{self, Time};
 use crate::link::UnitPaths;
-use crate::output::{Naming, Output, Role};
+use crate::output::{Maker, Naming, Output, Role};
 use crate::plan::inputs::Inspector;
 use crate::plan::state::State;
 use crate::plan::{Context, Plan, Reason, Verdict};
@@ -84,6 +84,8 @@ pub struct Harvesting<'a> {
     pub inspector: &'a Inspector<'a>,
     /// What Cargo did.
     pub session: &'a Session,
+    /// Who made the outputs.
+    pub maker: Maker,
     /// Told of each unit that was looked at.
     pub progress: &'a dyn Progress,
 }

@@ -16,7 +16,7 @@
 //!   nowhere refuses the whole archive, before anything of it is in the store.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{self, Read, Write};
+use std::io::{self, BufRead as _, Read, Write};
 use std::path::{Component, Path, PathBuf};
 
 use petgraph::algo::toposort;
@@ -33,6 +33,8 @@ use crate::output::{FORMAT, Naming, Output, output_id};
 const MAX_MANIFEST: u64 = 64 << 20;
 /// Bytes that the description of a naming may have.
 const MAX_NAMING: u64 = 1 << 20;
+/// How Zstandard's frames begin (RFC 8878, section 3.1.1).
+const ZSTANDARD: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 /// Zstandard's own default; more costs more time than it saves.
 const LEVEL: i32 = 3;
 
@@ -41,7 +43,27 @@ const LEVEL: i32 = 3;
 ///
 /// Fails with [`StoreError::Export`] if one of them is absent or damaged.
 pub fn export(store: &Store, names: &[String], to: &Path) -> Result<Vec<String>> {
-    let outputs = closure(store, names)?;
+    export_beyond(store, names, &BTreeSet::new(), (to, Packed::Zstandard))
+}
+
+/// How the tar is packed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Packed {
+    /// In Zstandard, to be kept or sent.
+    Zstandard,
+    /// Not at all: the archive is read at once and removed.
+    Plain,
+}
+
+/// [`export`] without what the reader `has` already, and packed or not.
+pub fn export_beyond(
+    store: &Store,
+    names: &[String],
+    has: &BTreeSet<String>,
+    (to, packed): (&Path, Packed),
+) -> Result<Vec<String>> {
+    let mut outputs = closure(store, names)?;
+    outputs.retain(|name, _| !has.contains(name));
     outputs.par_iter().try_for_each(|(name, _)| {
         let found = verify::inspect(store, name, Depth::Content).kinds;
         match found.into_iter().find(|kind| !kind.is_mendable()) {
@@ -50,7 +72,11 @@ pub fn export(store: &Store, names: &[String], to: &Path) -> Result<Vec<String>>
         }
     })?;
     let beside = fs::unique_beside(to);
-    let written = write(store, &outputs, &beside).and_then(|()| Ok(fs::rename(&beside, to)?));
+    let written = match packed {
+        Packed::Zstandard => write_packed(store, &outputs, &beside),
+        Packed::Plain => write(store, &outputs, &beside, fs::create(&beside)?).map(drop),
+    };
+    let written = written.and_then(|()| Ok(fs::rename(&beside, to)?));
     if written.is_err() {
         let _ = fs::remove_file(&beside);
     }
@@ -94,12 +120,25 @@ fn store_names(store: &Store) -> Result<BTreeMap<OutputId, String>> {
     Ok(pairs.collect())
 }
 
-fn write(store: &Store, outputs: &BTreeMap<String, Output>, to: &Path) -> Result<()> {
+fn write_packed(store: &Store, outputs: &BTreeMap<String, Output>, to: &Path) -> Result<()> {
     let mut encoder = fs::at("write", to, zstd::Encoder::new(fs::create(to)?, LEVEL))?;
     // The same code occurs in many outputs, far apart.
     fs::at("write", to, encoder.long_distance_matching(true))?;
     fs::at("write", to, encoder.include_checksum(true))?;
-    let tar = tar::Builder::new(encoder);
+    let encoder = write(store, outputs, to, encoder)?;
+    let file = fs::at("write", to, encoder.finish())?;
+    fs::at("sync", to, file.sync_all())?;
+    Ok(())
+}
+
+/// Writes the tar, and gives back what it was written to.
+fn write<W: Write>(
+    store: &Store,
+    outputs: &BTreeMap<String, Output>,
+    to: &Path,
+    writer: W,
+) -> Result<W> {
+    let tar = tar::Builder::new(writer);
     let mut packing = Packing { to, tar };
     let mut namings = BTreeMap::new();
     for (name, output) in outputs {
@@ -118,10 +157,7 @@ fn write(store: &Store, outputs: &BTreeMap<String, Output>, to: &Path) -> Result
         let naming = serde_json::to_vec(&naming).expect("a naming serialises");
         packing.document(&format!("units/{key}.json"), &naming)?;
     }
-    let encoder = fs::at("write", to, packing.tar.into_inner())?;
-    let file = fs::at("write", to, encoder.finish())?;
-    fs::at("sync", to, file.sync_all())?;
-    Ok(())
+    Ok(fs::at("write", to, packing.tar.into_inner())?)
 }
 
 /// An archive that is being written.
@@ -166,11 +202,42 @@ pub struct ImportReport {
 /// [`StoreError::Unpack`] if the archive is not exactly what [`export`] writes;
 /// then nothing was added. A naming that is known already stays as it is.
 pub fn import(store: &Store, from: &Path) -> Result<ImportReport> {
+    import_examined(store, from, &|_, _| Ok(()))
+}
+
+/// Looks at an output and the folder of its files before it is in the store.
+pub type Examine<'a> = &'a (dyn Fn(&Output, &Path) -> std::result::Result<(), String> + Sync);
+
+/// [`import`], if `examine` finds nothing wrong with any output.
+pub fn import_examined(store: &Store, from: &Path, examine: Examine<'_>) -> Result<ImportReport> {
     let stage = fs::unique_beside(&store.root.join("tmp/import"));
     let mut unpacking = Unpacking::new(from, &stage);
-    let result = unpacking.unpack().and_then(|()| unpacking.add(store));
+    let result = unpacking
+        .unpack()
+        .and_then(|()| unpacking.examine(examine))
+        .and_then(|()| unpacking.add(store));
     let _ = fs::remove_dir_all(&stage); // what stays is for the collector
     result
+}
+
+/// Adds how Cargo names some units, as somebody else has learned it. What was
+/// learned here stays.
+///
+/// Fails with [`StoreError::Archive`] if a name leads out of the target
+/// directory; then nothing was added.
+pub fn add_namings(store: &Store, namings: &[Naming]) -> Result<()> {
+    if let Some(naming) = namings.iter().find(|naming| !is_harmless_naming(naming)) {
+        return Err(refuse(format!(
+            "the naming of unit `{}` is invalid",
+            naming.key
+        )));
+    }
+    for naming in namings {
+        if store.naming(naming.key).is_none() {
+            store.add_naming(naming)?;
+        }
+    }
+    Ok(())
 }
 
 fn refuse(reason: impl Into<String>) -> StoreError {
@@ -247,9 +314,14 @@ impl<'a> Unpacking<'a> {
 
     /// Unpacks and verifies everything.
     fn unpack(&mut self) -> Result<()> {
-        let from = fs::open(self.from)?;
-        let decoder = zstd::Decoder::new(from).map_err(|e| self.unreadable(e))?;
-        let mut archive = tar::Archive::new(decoder);
+        let mut from = io::BufReader::with_capacity(256 << 10, fs::open(self.from)?);
+        let start = from.fill_buf().map_err(|e| self.unreadable(e))?;
+        let reader: Box<dyn Read> = if start.starts_with(&ZSTANDARD) {
+            Box::new(zstd::Decoder::with_buffer(from).map_err(|e| self.unreadable(e))?)
+        } else {
+            Box::new(from)
+        };
+        let mut archive = tar::Archive::new(reader);
         // Raw, so that headers which rename or resize the next entry are
         // entries of a kind that is refused.
         for entry in archive.entries().map_err(|e| self.unreadable(e))?.raw(true) {
@@ -417,6 +489,16 @@ impl<'a> Unpacking<'a> {
         Ok(())
     }
 
+    fn examine(&self, examine: Examine<'_>) -> Result<()> {
+        self.outputs.par_iter().try_for_each(|unpacked| {
+            let store_name = &unpacked.store_name;
+            let folder = self.stage.join(store_name);
+            let output = read_manifest(&folder)?;
+            let output = output.ok_or_else(|| refuse(format!("`{store_name}` vanished")))?;
+            examine(&output, &folder).map_err(|reason| refuse(format!("`{store_name}`: {reason}")))
+        })
+    }
+
     /// Makes everything visible, dependencies first, so that whoever is killed
     /// leaves whole closures.
     fn add(&self, store: &Store) -> Result<ImportReport> {
@@ -485,7 +567,13 @@ fn objection_to_output(output: &Output, store_name: &str) -> Option<&'static str
         Some("has a format that this quickbuild does not know")
     } else if output.store_name() != store_name {
         Some("has the manifest of another output")
-    } else if output_id(output.key, &output.inputs, &output.references) != output.id {
+    } else if output_id(
+        output.key,
+        &output.inputs,
+        &output.references,
+        &output.builder,
+    ) != output.id
+    {
         Some("has an id that does not follow from its manifest")
     } else if output
         .files

@@ -203,7 +203,12 @@ pub(super) fn inspect(store: &Store, store_name: &str, depth: Depth) -> Inspecti
     if found != store_name {
         kinds.push(Kind::Name { found });
     }
-    let computed = output_id(output.key, &output.inputs, &output.references);
+    let computed = output_id(
+        output.key,
+        &output.inputs,
+        &output.references,
+        &output.builder,
+    );
     if computed != output.id {
         kinds.push(Kind::Id { computed });
     }

@@ -3,11 +3,17 @@
 //! | module | job |
 //! |---|---|
 //! | `images` | which images there are, and loading one |
+//! | `run` | one task in one container |
+//! | `pipe` | between threads and streams |
+//! | `leftovers` | what killed processes left |
 //!
 //! The API is asynchronous; here is its one runtime, and everything above is
 //! not.
 
 mod images;
+mod leftovers;
+mod pipe;
+mod run;
 
 use std::path::Path;
 
@@ -15,6 +21,7 @@ use bollard::Docker;
 use tokio::runtime::Runtime;
 
 pub use images::Image;
+pub use run::Container;
 
 use super::{BuilderError, Result};
 use crate::environment::Environment;
@@ -51,7 +58,10 @@ impl Engine {
 
 /// The engine's address.
 fn address(environment: &Environment) -> String {
-    if let Some(host) = environment.get("DOCKER_HOST").filter(|host| !host.is_empty()) {
+    if let Some(host) = environment
+        .get("DOCKER_HOST")
+        .filter(|host| !host.is_empty())
+    {
         return host.to_owned();
     }
     let mut sockets: Vec<String> = SOCKETS.map(str::to_owned).into();
@@ -77,4 +87,15 @@ fn engine_error(operation: &'static str) -> impl FnOnce(bollard::errors::Error) 
         operation,
         source: source.into(),
     }
+}
+
+/// Whether the engine says that it has no such thing.
+fn is_absent(error: &bollard::errors::Error) -> bool {
+    matches!(
+        error,
+        bollard::errors::Error::DockerResponseServerError {
+            status_code: 404,
+            ..
+        }
+    )
 }

@@ -1,0 +1,244 @@
+//! A task's files as a tar, and what a command left as files again.
+
+use std::io::{self, Read, Write};
+use std::path::{Component, Path, PathBuf};
+
+use super::{BuilderError, Content, Entry, Result};
+use crate::fs::{self, Sharing, Time};
+
+/// The one time of all files that a command sees. Cargo calls a unit stale if a
+/// watched file is newer than it, and one moment before all builds is older.
+const TIME: Time = Time::from_seconds(1_735_689_600);
+
+/// Writes entries as a tar. What is below `work/` belongs to `user`, the rest to
+/// root.
+pub(super) fn write(to: impl Write, entries: &[Entry], user: u64) -> Result<()> {
+    let buffered = io::BufWriter::with_capacity(256 << 10, to);
+    let mut writer = Writer {
+        tar: tar::Builder::new(buffered),
+        user,
+    };
+    for folder in ["in", "work", "work/out"] {
+        writer.folder(folder)?;
+    }
+    for Entry { path, content } in entries {
+        match content {
+            Content::Folder => writer.folder(path)?,
+            Content::Bytes { bytes, executable } => {
+                let mode = if *executable { 0o755 } else { 0o644 };
+                writer.file(path, mode, bytes.len() as u64, &mut bytes.as_slice())?;
+            }
+            Content::File(from) => writer.copy(path, from)?,
+            Content::Tree(root) => {
+                writer.folder(path)?;
+                for relative in fs::walk(root)? {
+                    writer.copy(
+                        &format!("{path}/{}", relative.display()),
+                        &root.join(relative),
+                    )?;
+                }
+            }
+        }
+    }
+    let finished = writer.tar.into_inner().and_then(|mut to| to.flush());
+    finished.map_err(BuilderError::Output)
+}
+
+struct Writer<W: Write> {
+    tar: tar::Builder<W>,
+    user: u64,
+}
+
+impl<W: Write> Writer<W> {
+    fn header(&self, path: &str, mode: u32, size: u64) -> tar::Header {
+        let mut header = tar::Header::new_gnu();
+        let owner = if path == "work" || path.starts_with("work/") {
+            self.user
+        } else {
+            0
+        };
+        header.set_mode(mode);
+        header.set_size(size);
+        header.set_mtime(TIME.seconds().unsigned_abs());
+        header.set_uid(owner);
+        header.set_gid(owner);
+        header
+    }
+
+    fn folder(&mut self, path: &str) -> Result<()> {
+        let mut header = self.header(path, 0o755, 0);
+        header.set_entry_type(tar::EntryType::Directory);
+        let appended = self.tar.append_data(&mut header, path, io::empty());
+        appended.map_err(BuilderError::Output)
+    }
+
+    fn file(&mut self, path: &str, mode: u32, size: u64, content: &mut dyn Read) -> Result<()> {
+        let mut header = self.header(path, mode, size);
+        let appended = self.tar.append_data(&mut header, path, content.take(size));
+        appended.map_err(BuilderError::Output)
+    }
+
+    fn copy(&mut self, path: &str, from: &Path) -> Result<()> {
+        // Whoever may run it may; nobody but the owner may write.
+        let mode = (fs::mode(from)? & 0o111) | 0o644;
+        let size = fs::Stamp::of(from).map_or(0, |stamp| stamp.size);
+        let mut content = fs::open(from)?;
+        self.file(path, mode, size, &mut content)
+    }
+}
+
+/// Puts entries below a folder, as [`write`] would have them unpacked.
+pub(super) fn place(root: &Path, entries: &[Entry]) -> Result<()> {
+    for folder in ["in", "work", "work/out"] {
+        fs::create_dir_all(&root.join(folder))?;
+    }
+    for Entry { path, content } in entries {
+        let to = root.join(path);
+        fs::create_dir_all(to.parent().unwrap_or(root))?;
+        match content {
+            Content::Folder => fs::create_dir_all(&to)?,
+            Content::File(from) => copy(from, &to)?,
+            Content::Bytes { bytes, executable } => {
+                fs::write(&to, bytes)?;
+                fs::set_mode(&to, if *executable { 0o755 } else { 0o644 })?;
+                fs::set_mtime(&to, TIME)?;
+            }
+            Content::Tree(tree) => {
+                for relative in fs::walk(tree)? {
+                    let to = to.join(&relative);
+                    fs::create_dir_all(to.parent().unwrap_or(root))?;
+                    copy(&tree.join(&relative), &to)?;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    fs::place(from, to, Sharing::Private)?;
+    Ok(fs::set_mtime(to, TIME)?)
+}
+
+/// Moves what a command left in a folder of this machine: regular files only.
+pub(super) fn take(from: &Path, to: &Path) -> Result<()> {
+    for relative in fs::walk(from)? {
+        let path = from.join(&relative);
+        if fs::is_symlink(&path) || !path.is_file() {
+            let name = relative.display();
+            return Err(refuse(format!("`{name}` is no regular file")));
+        }
+        let to = to.join(&relative);
+        fs::create_dir_all(to.parent().unwrap_or(from))?;
+        fs::rename(&path, &to)?;
+    }
+    Ok(())
+}
+
+/// Unpacks what a command left: files and folders, nothing else, and all of it
+/// below `to`. The archive's first folder is left out of the paths.
+pub(super) fn read(from: impl Read, to: &Path) -> Result<()> {
+    let mut archive = tar::Archive::new(from);
+    for entry in archive.entries().map_err(BuilderError::Output)? {
+        let mut entry = entry.map_err(BuilderError::Output)?;
+        let name = entry.path().map_err(BuilderError::Output)?.into_owned();
+        let Some(inside) = inside(&name) else {
+            return Err(refuse(format!("`{}` leads elsewhere", name.display())));
+        };
+        let path = to.join(inside);
+        match entry.header().entry_type() {
+            tar::EntryType::Directory => fs::create_dir_all(&path)?,
+            tar::EntryType::Regular => {
+                let mode = entry.header().mode().map_err(BuilderError::Output)? & 0o755;
+                let mut file = fs::create(&path)?;
+                io::copy(&mut entry, &mut file).map_err(BuilderError::Output)?;
+                fs::set_mode(&path, mode)?;
+                let seconds = entry.header().mtime().map_err(BuilderError::Output)?;
+                let seconds = i64::try_from(seconds).unwrap_or_default();
+                fs::set_mtime(&path, Time::from_seconds(seconds))?;
+            }
+            kind => {
+                return Err(refuse(format!("`{}` is a {kind:?}", name.display())));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The path without its first folder, if it goes nowhere but down.
+fn inside(name: &Path) -> Option<PathBuf> {
+    let mut parts = name.components().filter(|part| *part != Component::CurDir);
+    parts.next()?;
+    let rest: Vec<Component<'_>> = parts.collect();
+    let down = rest.iter().all(|part| matches!(part, Component::Normal(_)));
+    down.then(|| rest.into_iter().collect())
+}
+
+fn refuse(reason: String) -> BuilderError {
+    BuilderError::Output(io::Error::new(io::ErrorKind::InvalidData, reason))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_read_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let source = folder.path().join("source");
+        fs::create_dir_all(&source.join("b")).unwrap();
+        fs::write(&source.join("b/c"), b"content").unwrap();
+        fs::set_mode(&source.join("b/c"), 0o755).unwrap();
+        let entries = [
+            Entry {
+                path: "work/out/tree".to_owned(),
+                content: Content::Tree(source),
+            },
+            Entry {
+                path: "work/out/a".to_owned(),
+                content: Content::Bytes {
+                    bytes: b"a".to_vec(),
+                    executable: false,
+                },
+            },
+        ];
+        let mut bytes = Vec::new();
+        write(&mut bytes, &entries, 7).unwrap();
+        let to = folder.path().join("to");
+        fs::create_dir_all(&to).unwrap();
+        read(bytes.as_slice(), &to).unwrap();
+        assert_eq!(fs::read(&to.join("out/tree/b/c")).unwrap(), b"content");
+        assert_eq!(fs::mode(&to.join("out/tree/b/c")).unwrap(), 0o755);
+        assert_eq!(fs::read(&to.join("out/a")).unwrap(), b"a");
+        let stamp = fs::Stamp::of(&to.join("out/a")).unwrap();
+        assert_eq!(stamp.mtime, TIME);
+    }
+
+    #[test]
+    fn links_and_ways_out_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let packed = |kind, name: &str| {
+            let mut header = tar::Header::new_gnu();
+            header.set_entry_type(kind);
+            header.set_size(0);
+            header.set_mode(0o644);
+            header.set_mtime(0);
+            let field = &mut header.as_old_mut().name;
+            field[..name.len()].copy_from_slice(name.as_bytes());
+            header.set_cksum();
+            let mut tar = tar::Builder::new(Vec::new());
+            tar.append(&header, io::empty()).unwrap();
+            tar.into_inner().unwrap()
+        };
+        for (kind, name) in [
+            (tar::EntryType::Symlink, "out/link"),
+            (tar::EntryType::Link, "out/link"),
+            (tar::EntryType::Char, "out/device"),
+            (tar::EntryType::Regular, "out/../../above"),
+        ] {
+            let bytes = packed(kind, name);
+            assert!(read(bytes.as_slice(), folder.path()).is_err(), "{name}");
+        }
+        assert!(fs::list(folder.path()).unwrap().is_empty());
+    }
+}

@@ -1,0 +1,432 @@
+//! One task in one container.
+//!
+//! Two volumes hold what the task sees: one with its files, mounted read-only,
+//! and one to work in. Both are filled and read through the engine's archive
+//! calls, so the engine may run on another machine, and no folder of this one
+//! is ever visible inside.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::io;
+use std::path::Path;
+use std::sync::mpsc as blocking;
+use std::time::{Duration, Instant};
+
+use bollard::body_try_stream;
+use bollard::container::LogOutput;
+use bollard::models::{
+    ContainerCreateBody, HostConfig, HostConfigLogConfig, Mount, MountType, MountVolumeOptions,
+    VolumeCreateRequest,
+};
+use bollard::query_parameters::{
+    AttachContainerOptionsBuilder, CreateContainerOptionsBuilder,
+    DownloadFromContainerOptionsBuilder, RemoveContainerOptionsBuilder, RemoveVolumeOptions,
+    StartContainerOptions, UploadToContainerOptionsBuilder,
+};
+use futures_util::{StreamExt as _, stream};
+use tokio::sync::mpsc;
+
+use super::leftovers::labels;
+use super::pipe::{Reading, Writing};
+use super::{Engine, Image, engine_error, is_absent};
+use crate::builder::{Builder, BuilderError, ROOT, Result, Stream, Task, Watcher};
+use crate::builder::{archive, unique_name};
+use crate::output::Maker;
+
+/// The user and group of commands in a container.
+const USER: u64 = 1000;
+
+/// How often a task's time and its being cancelled are looked at.
+const TICK: Duration = Duration::from_millis(100);
+
+/// Runs tasks in containers of one image.
+pub struct Container<'a> {
+    engine: &'a Engine,
+    image: Image,
+    maker: Maker,
+}
+
+impl Engine {
+    /// A builder of an image that the engine has.
+    pub fn builder(&self, image: Image) -> Result<Container<'_>> {
+        let maker = Maker::image(&image.id).map_err(|source| BuilderError::Engine {
+            operation: "name its image by a digest",
+            source: source.into(),
+        })?;
+        Ok(Container {
+            engine: self,
+            image,
+            maker,
+        })
+    }
+
+    /// Waits for one answer of the engine.
+    pub(super) fn ask<T>(
+        &self,
+        operation: &'static str,
+        answer: impl Future<Output = std::result::Result<T, bollard::errors::Error>>,
+    ) -> Result<T> {
+        self.runtime
+            .block_on(answer)
+            .map_err(engine_error(operation))
+    }
+}
+
+impl Builder for Container<'_> {
+    fn maker(&self) -> Maker {
+        self.maker
+    }
+
+    fn root(&self) -> &Path {
+        Path::new(ROOT)
+    }
+
+    fn run(&self, task: &Task<'_>, watcher: &mut dyn Watcher) -> Result<i64> {
+        let run = Run {
+            engine: self.engine,
+            image: &self.image,
+            task,
+            name: unique_name(),
+        };
+        let result = run.whole(watcher);
+        self.engine.remove(&run.name);
+        result
+    }
+}
+
+/// A task on its way.
+struct Run<'a> {
+    engine: &'a Engine,
+    image: &'a Image,
+    task: &'a Task<'a>,
+    /// Of the container and, with an ending, of its volumes.
+    name: String,
+}
+
+impl Run<'_> {
+    fn whole(&self, watcher: &mut dyn Watcher) -> Result<i64> {
+        for folder in ["in", "work"] {
+            let request = VolumeCreateRequest {
+                name: Some(volume(&self.name, folder)),
+                labels: Some(labels(self.task.name)),
+                ..VolumeCreateRequest::default()
+            };
+            let made = self.engine.client.create_volume(request);
+            self.engine.ask("make a volume", made)?;
+        }
+        self.fill()?;
+        self.create(&self.name, self.sealed())?;
+        let code = self.follow(watcher)?;
+        if code == 0 {
+            self.bring_back()?;
+        }
+        Ok(code)
+    }
+
+    fn mounts(&self, of_files: Access) -> Vec<Mount> {
+        let mount = |folder, access| Mount {
+            target: Some(format!("{ROOT}/{folder}")),
+            source: Some(volume(&self.name, folder)),
+            typ: Some(MountType::VOLUME),
+            read_only: Some(access == Access::Reading),
+            volume_options: Some(MountVolumeOptions {
+                no_copy: Some(true),
+                ..MountVolumeOptions::default()
+            }),
+            ..Mount::default()
+        };
+        vec![mount("in", of_files), mount("work", Access::Writing)]
+    }
+
+    fn create(&self, name: &str, body: ContainerCreateBody) -> Result<()> {
+        let options = CreateContainerOptionsBuilder::default().name(name).build();
+        let created = self.engine.client.create_container(Some(options), body);
+        match self.engine.runtime.block_on(created) {
+            Ok(_) => Ok(()),
+            Err(error) if is_absent(&error) => Err(BuilderError::NoImage {
+                image: self.image.id.clone(),
+            }),
+            Err(error) => Err(engine_error("make a container")(error)),
+        }
+    }
+
+    /// Puts the task's files into the volumes, through a container that never
+    /// starts: where a volume is mounted read-only the engine puts nothing.
+    fn fill(&self) -> Result<()> {
+        let loader = loader(&self.name);
+        let body = ContainerCreateBody {
+            image: Some(self.image.id.clone()),
+            cmd: Some(vec!["true".to_owned()]),
+            labels: Some(labels(self.task.name)),
+            host_config: Some(HostConfig {
+                network_mode: Some("none".to_owned()),
+                mounts: Some(self.mounts(Access::Writing)),
+                ..HostConfig::default()
+            }),
+            ..ContainerCreateBody::default()
+        };
+        self.create(&loader, body)?;
+        let (sender, receiver) = mpsc::channel(64);
+        std::thread::scope(|scope| {
+            let writer =
+                scope.spawn(move || archive::write(Writing(sender), self.task.files, USER));
+            let pieces = stream::unfold(receiver, |mut receiver| async {
+                receiver.recv().await.map(|piece| (piece, receiver))
+            });
+            let options = UploadToContainerOptionsBuilder::default()
+                .path(ROOT)
+                .build();
+            let client = &self.engine.client;
+            let upload =
+                client.upload_to_container(&loader, Some(options), body_try_stream(pieces));
+            let uploaded = self.engine.ask("take the task's files", upload);
+            // A file that cannot be read is the cause of an upload that fails.
+            writer.join().map_err(|_| BuilderError::Panic)??;
+            uploaded
+        })?;
+        let removed = self.engine.client.remove_container(&loader, None);
+        self.engine.ask("remove a container", removed)
+    }
+
+    /// The container of the command: no network, no capabilities, nothing to
+    /// write to but the second volume and `/tmp`.
+    fn sealed(&self) -> ContainerCreateBody {
+        let limits = self.task.limits;
+        let number = |limit: u64| i64::try_from(limit).ok().filter(|&limit| limit > 0);
+        let variables = self.task.environment.iter();
+        ContainerCreateBody {
+            image: Some(self.image.id.clone()),
+            cmd: Some(self.task.command.to_vec()),
+            env: Some(
+                variables
+                    .map(|(name, value)| format!("{name}={value}"))
+                    .collect(),
+            ),
+            hostname: Some("builder".to_owned()),
+            user: Some(format!("{USER}:{USER}")),
+            working_dir: Some(format!("{ROOT}/work")),
+            attach_stdout: Some(true),
+            attach_stderr: Some(true),
+            labels: Some(labels(self.task.name)),
+            host_config: Some(HostConfig {
+                network_mode: Some("none".to_owned()),
+                ipc_mode: Some("private".to_owned()),
+                readonly_rootfs: Some(true),
+                cap_drop: Some(vec!["ALL".to_owned()]),
+                security_opt: Some(vec!["no-new-privileges".to_owned()]),
+                memory: number(limits.memory),
+                memory_swap: number(limits.memory),
+                pids_limit: number(limits.processes),
+                nano_cpus: number(limits.cores).map(|cores| cores * 1_000_000_000),
+                mounts: Some(self.mounts(Access::Reading)),
+                tmpfs: Some(HashMap::from([(
+                    "/tmp".to_owned(),
+                    "rw,exec,nosuid,nodev,size=1g,mode=1777".to_owned(),
+                )])),
+                // What it says is read from the stream, and kept by the caller.
+                log_config: Some(HostConfigLogConfig {
+                    typ: Some("none".to_owned()),
+                    ..HostConfigLogConfig::default()
+                }),
+                ..HostConfig::default()
+            }),
+            ..ContainerCreateBody::default()
+        }
+    }
+
+    /// Starts the command, hands on what it says, and waits for its end.
+    fn follow(&self, watcher: &mut dyn Watcher) -> Result<i64> {
+        let Engine { client, .. } = self.engine;
+        let options = AttachContainerOptionsBuilder::default()
+            .stream(true)
+            .stdout(true)
+            .stderr(true)
+            .build();
+        let attached = client.attach_container(&self.name, Some(options));
+        let attached = self.engine.ask("attach to the container", attached)?;
+        let started = client.start_container(&self.name, None::<StartContainerOptions>);
+        self.engine.ask("start the container", started)?;
+
+        let limit = self.task.limits.time;
+        let deadline = Instant::now() + limit;
+        let mut output = attached.output;
+        let mut lines = Lines::default();
+        loop {
+            let next = async { tokio::time::timeout(TICK, output.next()).await };
+            match self.engine.runtime.block_on(next) {
+                Err(_nothing_said) => {}
+                Ok(None) => break,
+                Ok(Some(Ok(said))) => lines.take(said, watcher),
+                Ok(Some(Err(error))) => return Err(engine_error("follow the container")(error)),
+            }
+            if watcher.is_cancelled() {
+                return Err(BuilderError::Cancelled);
+            }
+            if Instant::now() > deadline {
+                return Err(BuilderError::Time { limit });
+            }
+        }
+        lines.end(watcher);
+        self.end()
+    }
+
+    /// The exit code of the command, whose output has ended.
+    fn end(&self) -> Result<i64> {
+        let give_up = Instant::now() + Duration::from_secs(10);
+        loop {
+            let inspected = self.engine.client.inspect_container(&self.name, None);
+            let container = self.engine.ask("inspect the container", inspected)?;
+            let state = container.state.unwrap_or_default();
+            if state.oom_killed == Some(true) {
+                let limit = self.task.limits.memory;
+                return Err(BuilderError::Memory { limit });
+            }
+            if state.running != Some(true) {
+                return Ok(state.exit_code.unwrap_or(-1));
+            }
+            if Instant::now() > give_up {
+                return Ok(-1); // it closed its streams and goes on: removed by the caller
+            }
+            std::thread::sleep(TICK);
+        }
+    }
+
+    /// Unpacks what the command left.
+    fn bring_back(&self) -> Result<()> {
+        let options = DownloadFromContainerOptionsBuilder::default()
+            .path(&format!("{ROOT}/work/out"))
+            .build();
+        let client = &self.engine.client;
+        let mut pieces = client.download_from_container(&self.name, Some(options));
+        let (sender, receiver) = blocking::sync_channel(64);
+        std::thread::scope(|scope| {
+            let reader = scope.spawn(|| archive::read(Reading::new(receiver), self.task.output));
+            let download = async {
+                while let Some(piece) = pieces.next().await {
+                    if sender.send(Ok(piece?)).is_err() {
+                        break; // the reader has found fault with it
+                    }
+                }
+                Ok(())
+            };
+            let downloaded = self.engine.ask("give back what the command left", download);
+            if downloaded.is_err() {
+                // Not an end that looks like a whole archive's.
+                let _ = sender.send(Err(io::ErrorKind::UnexpectedEof.into()));
+            }
+            drop(sender);
+            let read = reader.join().map_err(|_| BuilderError::Panic)?;
+            downloaded.and(read)
+        })
+    }
+}
+
+impl Engine {
+    /// Removes a task's container and volumes, as far as they exist.
+    pub(super) fn remove(&self, name: &str) {
+        let force = RemoveContainerOptionsBuilder::default()
+            .force(true)
+            .v(true)
+            .build();
+        for container in [loader(name), name.to_owned()] {
+            let removed = self
+                .client
+                .remove_container(&container, Some(force.clone()));
+            let _ = self.runtime.block_on(removed); // most are gone already
+        }
+        for folder in ["in", "work"] {
+            let volume = volume(name, folder);
+            let removed = self
+                .client
+                .remove_volume(&volume, None::<RemoveVolumeOptions>);
+            let _ = self.runtime.block_on(removed); // where it fails, the next task sweeps
+        }
+    }
+}
+
+fn volume(name: &str, folder: &str) -> String {
+    format!("{name}-{folder}")
+}
+
+fn loader(name: &str) -> String {
+    format!("{name}-loader")
+}
+
+/// What may be done to a mounted volume.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Access {
+    Reading,
+    Writing,
+}
+
+/// Pieces of two streams, put together to lines.
+#[derive(Default)]
+struct Lines {
+    out: Vec<u8>,
+    err: Vec<u8>,
+}
+
+impl Lines {
+    fn take(&mut self, said: LogOutput, watcher: &mut dyn Watcher) {
+        let (stream, rest) = match &said {
+            LogOutput::StdErr { .. } => (Stream::Err, &mut self.err),
+            _ => (Stream::Out, &mut self.out),
+        };
+        rest.extend_from_slice(said.as_ref());
+        while let Some(end) = memchr::memchr(b'\n', rest) {
+            let line: Vec<u8> = rest.drain(..=end).collect();
+            watcher.line(
+                stream,
+                String::from_utf8_lossy(&line).trim_end_matches(['\r', '\n']),
+            );
+        }
+    }
+
+    fn end(self, watcher: &mut dyn Watcher) {
+        for (stream, rest) in [(Stream::Out, self.out), (Stream::Err, self.err)] {
+            if !rest.is_empty() {
+                watcher.line(stream, &String::from_utf8_lossy(&rest));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Said(Vec<(Stream, String)>);
+
+    impl Watcher for Said {
+        fn line(&mut self, stream: Stream, line: &str) {
+            self.0.push((stream, line.to_owned()));
+        }
+        fn is_cancelled(&self) -> bool {
+            false
+        }
+    }
+
+    #[test]
+    fn pieces_make_lines_by_stream() {
+        let out = |text: &'static str| LogOutput::StdOut {
+            message: text.into(),
+        };
+        let err = |text: &'static str| LogOutput::StdErr {
+            message: text.into(),
+        };
+        let mut said = Said(Vec::new());
+        let mut lines = Lines::default();
+        for piece in [out("a"), err("x\ny"), out("b\r\nc")] {
+            lines.take(piece, &mut said);
+        }
+        lines.end(&mut said);
+        let said: Vec<(Stream, &str)> = said.0.iter().map(|(s, l)| (*s, l.as_str())).collect();
+        let expected = [
+            (Stream::Err, "x"),
+            (Stream::Out, "ab"),
+            (Stream::Out, "c"),
+            (Stream::Err, "y"),
+        ];
+        assert_eq!(said, expected);
+    }
+}

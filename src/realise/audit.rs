@@ -1,0 +1,82 @@
+//! What an output must not show of the place where it was made.
+//!
+//! The compiler was told to name the builder's folders otherwise
+//! ([`CANONICAL`](super::CANONICAL)), and so was the C compiler. Where one is
+//! named all the same, some code *uses* it, and then the output says so in its
+//! conditions, or something was missed, and nobody gets it.
+
+use std::path::Path;
+
+use memchr::memmem::Finder;
+
+use crate::fs;
+use crate::output::{Output, Role};
+
+/// What outputs are measured by.
+pub(super) struct Audit<'a> {
+    /// The builder's root.
+    pub(super) root: &'a Path,
+    /// The highest GLIBC version that the builder's programs may need, as
+    /// `2.36`; `None` where nothing is promised.
+    pub(super) glibc: Option<&'a str>,
+}
+
+impl Audit<'_> {
+    /// Looks at an output whose files lie in `folder`; an error says what is
+    /// wrong with it.
+    pub(super) fn examine(&self, output: &Output, folder: &Path) -> Result<(), String> {
+        if let (Some(limit), Some(found)) = (self.glibc, output.glibc.as_deref())
+            && version(found) > version(limit)
+        {
+            return Err(format!(
+                "it needs GLIBC {found}, and the builder promises no more than {limit}"
+            ));
+        }
+        let undeclared = output
+            .inputs
+            .files
+            .iter()
+            .find(|file| !is_of_system(&file.path));
+        if let Some(file) = undeclared {
+            let path = file.path.display();
+            return Err(format!("it depends on `{path}`, which is not the recipe's"));
+        }
+        if !output.inputs.folders.is_empty() {
+            return Ok(()); // it names them, and serves only where they are
+        }
+        let root = self.root.as_os_str().as_encoded_bytes();
+        let finder = Finder::new(root);
+        for (index, file) in output.files.iter().enumerate() {
+            if matches!(file.role, Role::Stderr | Role::Diagnostics) {
+                continue;
+            }
+            let bytes = fs::read(&folder.join(file.store_name(index)));
+            let bytes = bytes.map_err(|error| error.to_string())?;
+            let named = finder.find_iter(&bytes).find(|&at| {
+                let end = bytes.get(at + root.len());
+                end.is_none_or(|&byte| byte == b'/' || !byte.is_ascii_alphanumeric())
+            });
+            if let Some(at) = named {
+                let end = bytes.len().min(at + 120);
+                let text = String::from_utf8_lossy(&bytes[at..end]);
+                let text: String = text.chars().take_while(|c| !c.is_control()).collect();
+                return Err(format!("`{}` names `{text}`", file.name));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether a file that a build script looked at is one of the image: a library
+/// of the system.
+fn is_of_system(path: &Path) -> bool {
+    ["/usr", "/lib", "/lib64", "/etc"]
+        .iter()
+        .any(|folder| path.starts_with(folder))
+}
+
+fn version(text: &str) -> Vec<u32> {
+    text.split('.')
+        .filter_map(|part| part.parse().ok())
+        .collect()
+}

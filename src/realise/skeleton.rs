@@ -1,0 +1,172 @@
+//! A workspace without its code: manifests, lock file and configuration as they
+//! are, and a file with next to nothing in it for each target.
+//!
+//! Cargo makes the same units for the packages it depends on as for the real
+//! workspace, because nothing else enters them: what is built this way is what
+//! the workspace needs, exactly. None of the workspace's own code is compiled,
+//! or leaves this machine.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde::Deserialize;
+
+use crate::builder::{Content, Entry};
+use crate::cargo::{self, CargoError};
+use crate::environment::Environment;
+use crate::fs::{self, FsError};
+
+/// Why a workspace has no skeleton.
+#[derive(Debug, thiserror::Error)]
+pub enum SkeletonError {
+    /// Cargo could not tell about it.
+    #[error("Cargo cannot describe the workspace")]
+    Cargo(#[from] CargoError),
+    /// A manifest, or the lock file.
+    #[error("a file of the workspace cannot be read")]
+    File(#[from] FsError),
+    /// There is no lock file.
+    #[error("`{}` does not exist; `cargo generate-lockfile` writes it", path.display())]
+    NoLock {
+        /// Where it was expected.
+        path: PathBuf,
+    },
+}
+
+/// A skeleton.
+#[derive(Debug)]
+pub(super) struct Skeleton {
+    /// Its files, below `in/workspace`.
+    pub(super) files: Vec<Entry>,
+    /// The workspace's folder, below `in/workspace`.
+    pub(super) folder: PathBuf,
+}
+
+#[derive(Deserialize)]
+struct Metadata {
+    packages: Vec<Package>,
+    workspace_root: PathBuf,
+}
+
+#[derive(Deserialize)]
+struct Package {
+    manifest_path: PathBuf,
+    source: Option<String>,
+    targets: Vec<Target>,
+}
+
+#[derive(Deserialize)]
+struct Target {
+    kind: Vec<String>,
+    src_path: PathBuf,
+}
+
+impl Skeleton {
+    /// Makes the skeleton of the workspace around `folder`.
+    pub(super) fn make(environment: &Environment, folder: &Path) -> Result<Self, SkeletonError> {
+        let mut command = Command::new(environment.cargo());
+        command.current_dir(folder);
+        command.args(["metadata", "--locked", "--format-version", "1"]);
+        let text = cargo::output_of(&mut command)?;
+        let metadata: Metadata =
+            serde_json::from_str(&text).map_err(|source| CargoError::Answer {
+                program: "cargo metadata".to_owned(),
+                source,
+            })?;
+        let root = &metadata.workspace_root;
+        let lock = root.join("Cargo.lock");
+        if !lock.is_file() {
+            return Err(SkeletonError::NoLock { path: lock });
+        }
+        let own = || metadata.packages.iter().filter(|p| p.source.is_none());
+        let folders = own().filter_map(|package| package.manifest_path.parent());
+        let base = common_ancestor(root, folders);
+
+        let mut files = Files {
+            base,
+            seen: BTreeSet::new(),
+            entries: Vec::new(),
+        };
+        files.keep(&root.join("Cargo.toml"))?;
+        files.keep(&lock)?;
+        for name in [".cargo/config.toml", ".cargo/config"] {
+            files.keep(&root.join(name))?;
+        }
+        for package in own() {
+            files.keep(&package.manifest_path)?;
+            for target in &package.targets {
+                files.stand_in(target);
+            }
+        }
+        Ok(Self {
+            folder: root.strip_prefix(base).unwrap_or(root).to_owned(),
+            files: files.entries,
+        })
+    }
+}
+
+struct Files<'a> {
+    base: &'a Path,
+    seen: BTreeSet<PathBuf>,
+    entries: Vec<Entry>,
+}
+
+impl Files<'_> {
+    fn keep(&mut self, path: &Path) -> Result<(), SkeletonError> {
+        if let Some(bytes) = fs::read_optional(path)? {
+            self.add(path, bytes);
+        }
+        Ok(())
+    }
+
+    /// A source that compiles to nothing.
+    fn stand_in(&mut self, target: &Target) {
+        let is_library = target
+            .kind
+            .iter()
+            .any(|kind| kind.ends_with("lib") || kind == "proc-macro");
+        let text = if is_library { "" } else { "fn main() {}\n" };
+        self.add(&target.src_path, text.into());
+    }
+
+    fn add(&mut self, path: &Path, bytes: Vec<u8>) {
+        let Ok(below) = path.strip_prefix(self.base) else {
+            return; // a target outside of its package; Cargo will say so
+        };
+        if self.seen.insert(below.to_owned()) {
+            self.entries.push(Entry {
+                path: format!("in/workspace/{}", below.display()),
+                content: Content::Bytes {
+                    bytes,
+                    executable: false,
+                },
+            });
+        }
+    }
+}
+
+/// The folder that all of them are in.
+fn common_ancestor<'a>(first: &'a Path, others: impl Iterator<Item = &'a Path>) -> &'a Path {
+    others.fold(first, |common, other| {
+        let mut ancestors = common.ancestors();
+        ancestors
+            .find(|ancestor| other.starts_with(ancestor))
+            .unwrap_or(Path::new("/"))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn packages_beside_the_workspace_widen_it() {
+        let common = |others: &[&'static str]| {
+            common_ancestor(Path::new("/a/b/c"), others.iter().map(Path::new))
+        };
+        assert_eq!(common(&[]), Path::new("/a/b/c"));
+        assert_eq!(common(&["/a/b/c/d", "/a/b/x"]), Path::new("/a/b"));
+        assert_eq!(common(&["/x"]), Path::new("/"));
+    }
+}
