@@ -2,13 +2,18 @@
 //! conditions it may be used. `docs/formats/output.md` describes the file.
 //! Pure: no I/O.
 
+mod maker;
+
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
 use crate::cargo::dep_info::{CargoDepInfo, RustcDepInfo};
 use crate::cargo::fingerprint::{Fingerprint, LocalFingerprint};
+use crate::cargo::glibc::GlibcVersion;
 use crate::digest::{Canonical, ContentHash, OutputId, RecipeHash, UnitKey};
+
+pub use maker::{Maker, ParseMakerError};
 
 /// Version of the manifest format.
 pub const FORMAT: u32 = 1;
@@ -182,9 +187,9 @@ pub struct Output {
     pub jobs: u32,
     /// Highest GLIBC symbol version that its executables need.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub glibc: Option<String>,
-    /// Who made it; `local` outputs are never served to others.
-    pub builder: String,
+    pub glibc: Option<GlibcVersion>,
+    /// Who made it.
+    pub builder: Maker,
 }
 
 /// [`RustcDepInfo`] in a manifest.
@@ -205,15 +210,27 @@ impl From<RustcDepInfo> for DepInfo {
     }
 }
 
-/// The identity of an output: the unit that was compiled, what it read, and
-/// what it was compiled against.
-pub fn output_id(key: UnitKey, inputs: &Inputs, references: &[OutputId]) -> OutputId {
+/// The identity of an output: the unit that was compiled, what it read, what
+/// it was compiled against, and who compiled it.
+pub fn output_id(
+    key: UnitKey,
+    inputs: &Inputs,
+    references: &[OutputId],
+    maker: &Maker,
+) -> OutputId {
     let mut canonical = Canonical::new("quickbuild-output-1");
     canonical.text(&key.to_string());
     canonical.bytes(&serde_json::to_vec(inputs).expect("inputs serialise"));
     canonical.number(references.len() as u64);
     for reference in references {
         canonical.text(&reference.to_string());
+    }
+    match maker {
+        // Nothing, so that what was made before there were others keeps its id.
+        Maker::Local => {}
+        Maker::Image(_) => {
+            canonical.text(&maker.to_string());
+        }
     }
     OutputId::finish(canonical)
 }
@@ -260,4 +277,24 @@ pub struct Naming {
     pub absolute_path: bool,
     /// The units behind the fingerprint's `deps`, in the same order.
     pub deps: Vec<UnitKey>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_id_tells_makers_apart_and_is_pinned() {
+        let key = UnitKey::finish(Canonical::new("sample"));
+        let reference = OutputId::finish(Canonical::new("sample"));
+        let inputs = Inputs {
+            env: vec![("CC".to_owned(), None)],
+            ..Inputs::default()
+        };
+        let id = |maker: &Maker| output_id(key, &inputs, &[reference], maker).to_string();
+        assert_eq!(id(&Maker::Local), "jnxgkyx6asgzprl6y87zycw8zy2z94bb");
+        let image = |bytes: &[u8]| Maker::Image(ContentHash::of(bytes));
+        assert_eq!(id(&image(b"one")), "0v8nb19zrh66mwmn89v96clsw8v1r3km");
+        assert_ne!(id(&image(b"one")), id(&image(b"two")));
+    }
 }

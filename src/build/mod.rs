@@ -24,6 +24,7 @@ use crate::environment::Environment;
 use crate::fs::{self, Time};
 use crate::harvest::{self, Harvest, Harvesting};
 use crate::link::{self, Linker, TargetLock, Unnoted};
+use crate::output::Maker;
 use crate::plan::context::Context;
 use crate::plan::inputs::Inspector;
 use crate::plan::resolve::package_folder;
@@ -368,6 +369,7 @@ impl Prepared<'_> {
             context,
             store,
             inspector,
+            maker: Maker::Local,
             session: handled,
             progress: &*observer,
         };

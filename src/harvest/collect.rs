@@ -12,6 +12,7 @@ use crate::bridge::Record;
 use crate::cargo::build_script::{Instructions, Reads};
 use crate::cargo::dep_info::{Base, CargoDepInfo, RustcDepInfo};
 use crate::cargo::fingerprint::LocalFingerprint;
+use crate::cargo::glibc::GlibcVersion;
 use crate::digest::{ContentHash, OutputId};
 use crate::fs::{self, Sharing, Stamp};
 use crate::link::{file_name, sharing};
@@ -44,7 +45,7 @@ pub(super) struct Compiled {
     mentions_clippy: bool,
     rustc_dep_info: DepInfo,
     cargo_dep_info: CargoDepInfo,
-    glibc: Option<String>,
+    glibc: Option<GlibcVersion>,
     seconds: f64,
 }
 
@@ -82,7 +83,7 @@ impl Harvesting<'_> {
         });
         let mut output = Output {
             format: FORMAT,
-            id: output_id(unit.key, &Inputs::default(), &references),
+            id: output_id(unit.key, &Inputs::default(), &references, &self.maker),
             recipe: unit.recipe,
             host_recipe: unit.host_recipe,
             key: unit.key,
@@ -103,7 +104,7 @@ impl Harvesting<'_> {
             seconds: 0.0,
             jobs: std::thread::available_parallelism().map_or(1, |n| n.get() as u32),
             glibc: None,
-            builder: "local".to_owned(),
+            builder: self.maker,
         };
         let mut sources = match compiled {
             Some(compiled) => take_compiled(unit, compiled?, &mut output),
@@ -135,7 +136,7 @@ impl Harvesting<'_> {
             ));
             sources.push(Origin::Bytes(text));
         }
-        output.id = output_id(unit.key, &output.inputs, &output.references);
+        output.id = output_id(unit.key, &output.inputs, &output.references, &self.maker);
         Ok(Collected { output, sources })
     }
 

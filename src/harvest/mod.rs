@@ -27,7 +27,7 @@ use crate::console::Progress;
 use crate::digest::{OutputId, UnitKey};
 use crate::fs::{self, Time};
 use crate::link::UnitPaths;
-use crate::output::{Naming, Output, Role};
+use crate::output::{Maker, Naming, Output, Role};
 use crate::plan::inputs::Inspector;
 use crate::plan::state::State;
 use crate::plan::{Context, Plan, Reason, Verdict};
@@ -82,6 +82,8 @@ pub struct Harvesting<'a> {
     pub store: &'a Store,
     /// What hashes inputs.
     pub inspector: &'a Inspector<'a>,
+    /// Who compiled what is found.
+    pub maker: Maker,
     /// What Cargo did.
     pub session: &'a Session,
     /// Told of each unit that was looked at.

@@ -485,7 +485,12 @@ fn objection_to_output(output: &Output, store_name: &str) -> Option<&'static str
         Some("has a format that this quickbuild does not know")
     } else if output.store_name() != store_name {
         Some("has the manifest of another output")
-    } else if output_id(output.key, &output.inputs, &output.references) != output.id {
+    } else if output_id(
+        output.key,
+        &output.inputs,
+        &output.references,
+        &output.builder,
+    ) != output.id {
         Some("has an id that does not follow from its manifest")
     } else if output
         .files
