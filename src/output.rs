@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cargo::dep_info::{CargoDepInfo, RustcDepInfo};
 use crate::cargo::fingerprint::{Fingerprint, LocalFingerprint};
+use crate::cargo::glibc::GlibcVersion;
 use crate::digest::{Canonical, ContentHash, OutputId, RecipeHash, UnitKey};
 
 pub use maker::{Maker, ParseMakerError};
@@ -186,8 +187,8 @@ pub struct Output {
     pub jobs: u32,
     /// Highest GLIBC symbol version that its executables need.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub glibc: Option<String>,
-    /// Who made it; `local` outputs are never served to others.
+    pub glibc: Option<GlibcVersion>,
+    /// Who made it.
     pub builder: Maker,
 }
 
@@ -209,8 +210,8 @@ impl From<RustcDepInfo> for DepInfo {
     }
 }
 
-/// The identity of an output: the unit that was compiled, what it read, and
-/// what it was compiled against.
+/// The identity of an output: the unit that was compiled, what it read, what
+/// it was compiled against, and who compiled it.
 pub fn output_id(
     key: UnitKey,
     inputs: &Inputs,
@@ -276,4 +277,24 @@ pub struct Naming {
     pub absolute_path: bool,
     /// The units behind the fingerprint's `deps`, in the same order.
     pub deps: Vec<UnitKey>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_id_tells_makers_apart_and_is_pinned() {
+        let key = UnitKey::finish(Canonical::new("sample"));
+        let reference = OutputId::finish(Canonical::new("sample"));
+        let inputs = Inputs {
+            env: vec![("CC".to_owned(), None)],
+            ..Inputs::default()
+        };
+        let id = |maker: &Maker| output_id(key, &inputs, &[reference], maker).to_string();
+        assert_eq!(id(&Maker::Local), "jnxgkyx6asgzprl6y87zycw8zy2z94bb");
+        let image = |bytes: &[u8]| Maker::Image(ContentHash::of(bytes));
+        assert_eq!(id(&image(b"one")), "0v8nb19zrh66mwmn89v96clsw8v1r3km");
+        assert_ne!(id(&image(b"one")), id(&image(b"two")));
+    }
 }

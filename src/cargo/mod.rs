@@ -15,10 +15,12 @@
 //! | [`build_script`] | what a build script printed and may have read |
 //! | [`rustc_args`] | the compiler's command line as Cargo writes it |
 //! | [`package_files`] | the files of a path package, as Cargo lists them |
+//! | [`glibc`] | the C library that programs find here |
 
 pub mod build_script;
 pub mod dep_info;
 pub mod fingerprint;
+pub mod glibc;
 pub mod invocation;
 pub mod layout;
 pub mod lock_file;

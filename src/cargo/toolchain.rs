@@ -1,15 +1,17 @@
-//! Which compiler and which Cargo: `rustc -vV`, `cargo -V`, the sysroot.
+//! Which compiler and which Cargo: `rustc -vV`, `cargo -V`, the sysroot; and
+//! the C library that what they compile will find here.
 //!
-//! Asking takes two processes, so the answer is kept in a file with the stamps
+//! Asking takes several processes, so the answer is kept in a file with the stamps
 //! of all that decides it: the programs found in `PATH`, the folders and
-//! settings of rustup, every `rust-toolchain` file from here to the root, and
-//! the compiler that was meant in the end.
+//! settings of rustup, every `rust-toolchain` file from here to the root, the
+//! C library, and the compiler that was meant in the end.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde::{Deserialize, Serialize};
 
+use super::glibc::GlibcVersion;
 use super::{CargoError, output_of};
 use crate::digest::{Canonical, RecipeHash};
 use crate::environment::Environment;
@@ -24,6 +26,8 @@ pub struct Toolchain {
     pub cargo: String,
     /// `rustc --print sysroot`.
     pub sysroot: PathBuf,
+    /// The GNU C library of this system, if it has that.
+    pub glibc: Option<GlibcVersion>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -70,6 +74,7 @@ impl Toolchain {
             rustc: run(rustc, &["-vV"])?,
             cargo: run(environment.cargo(), &["-V"])?.trim().to_owned(),
             sysroot: run(rustc, &["--print", "sysroot"])?.trim().into(),
+            glibc: GlibcVersion::of_host(),
         })
     }
 
@@ -96,7 +101,7 @@ impl Toolchain {
 }
 
 fn key(environment: &Environment, folder: &Path) -> RecipeHash {
-    let mut key = Canonical::new("quickbuild-toolchain-2");
+    let mut key = Canonical::new("quickbuild-toolchain-3");
     for name in [
         "RUSTC",
         "CARGO",
@@ -121,6 +126,7 @@ fn key(environment: &Environment, folder: &Path) -> RecipeHash {
             .iter()
             .filter_map(|name| environment.find_program(name)),
     );
+    files.extend(GlibcVersion::witnesses());
     for ancestor in folder.ancestors() {
         files.push(ancestor.join("rust-toolchain"));
         files.push(ancestor.join("rust-toolchain.toml"));
@@ -146,6 +152,7 @@ mod tests {
             rustc: "rustc 1.95.0 (x)\nbinary: rustc\nhost: x86_64-unknown-linux-gnu\n".to_owned(),
             cargo: String::new(),
             sysroot: PathBuf::new(),
+            glibc: None,
         };
         assert_eq!(toolchain.host(), "x86_64-unknown-linux-gnu");
         assert_eq!(toolchain.field("release"), None);

@@ -12,6 +12,7 @@ use crate::bridge::Record;
 use crate::cargo::build_script::{Instructions, Reads};
 use crate::cargo::dep_info::{Base, CargoDepInfo, RustcDepInfo};
 use crate::cargo::fingerprint::LocalFingerprint;
+use crate::cargo::glibc::GlibcVersion;
 use crate::digest::{ContentHash, OutputId};
 use crate::fs::{self, Sharing, Stamp};
 use crate::link::{file_name, sharing};
@@ -44,7 +45,7 @@ pub(super) struct Compiled {
     mentions_clippy: bool,
     rustc_dep_info: DepInfo,
     cargo_dep_info: CargoDepInfo,
-    glibc: Option<String>,
+    glibc: Option<GlibcVersion>,
     seconds: f64,
 }
 

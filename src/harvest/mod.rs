@@ -82,10 +82,10 @@ pub struct Harvesting<'a> {
     pub store: &'a Store,
     /// What hashes inputs.
     pub inspector: &'a Inspector<'a>,
+    /// Who compiled what is found.
+    pub maker: Maker,
     /// What Cargo did.
     pub session: &'a Session,
-    /// Who made the outputs.
-    pub maker: Maker,
     /// Told of each unit that was looked at.
     pub progress: &'a dyn Progress,
 }

@@ -44,7 +44,7 @@ impl Plan {
     pub fn make(context: &Context, store: &Store, inspector: &Inspector<'_>) -> Self {
         let units = graph::describe(&context.graph, &context.common);
         let order = graph::dependencies_first(&context.graph);
-        let resolution = resolve::resolve(&units, &order, store, inspector);
+        let resolution = resolve::resolve(&units, &order, store, inspector, &context.toolchain);
         let by_key = units
             .iter()
             .enumerate()

@@ -6,7 +6,9 @@
 //! the choice runs from dependencies upwards, each unit taking the first output
 //! that refers to what was chosen below it. There are several sensible orders
 //! of preference, and a greedy choice can go wrong in each, so all are tried
-//! and the one that leaves least to compile is taken.
+//! and the one that leaves least to compile is taken. Where several makers
+//! have outputs, there is an order for each, since what one has made is closed
+//! more likely than a mixture.
 
 use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};
@@ -17,9 +19,11 @@ use rayon::prelude::*;
 
 use super::graph::{Planned, Refusal};
 use super::inputs::{Difference, Inspector};
+use crate::cargo::glibc::GlibcVersion;
+use crate::cargo::toolchain::Toolchain;
 use crate::cargo::unit_graph::Source;
 use crate::digest::OutputId;
-use crate::output::{Inputs, Naming, Output, Produced, Role};
+use crate::output::{Inputs, Maker, Naming, Output, Produced, Role};
 use crate::store::Store;
 
 /// What is to be done for a unit.
@@ -42,6 +46,13 @@ pub enum Reason {
     Inputs(Difference),
     /// It has, but compiled against other outputs.
     References,
+    /// It has, but for a newer GNU C library than this system's.
+    Glibc {
+        /// What the output asks for.
+        needed: GlibcVersion,
+        /// What is here, if that is known.
+        here: Option<GlibcVersion>,
+    },
     /// It had, but somebody wrote to the files.
     Damaged,
     /// Something it needs is not ready.
@@ -56,6 +67,7 @@ impl Reason {
             Self::NotInStore => "not-in-store",
             Self::Inputs(_) => "inputs",
             Self::References => "references",
+            Self::Glibc { .. } => "glibc",
             Self::Damaged => "damaged",
             Self::Dependency => "dependency",
         }
@@ -83,6 +95,15 @@ impl Reason {
                 "the stored output names folders of another checkout".to_owned()
             }
             Self::References => "it was compiled against other outputs of what it needs".to_owned(),
+            Self::Glibc {
+                needed,
+                here: Some(here),
+            } => {
+                format!("the stored output needs GLIBC {needed}, and this system has {here}")
+            }
+            Self::Glibc { needed, here: None } => format!(
+                "the stored output needs GLIBC {needed}, and this system does not say what it has"
+            ),
             Self::Damaged => {
                 "its files in the store were changed; `quickbuild store repair` cleans up"
                     .to_owned()
@@ -121,6 +142,8 @@ impl Resolution {
 
 #[derive(Clone, Copy)]
 enum Preference {
+    /// What one maker made first.
+    Made(Maker),
     /// The very unit first.
     Exact,
     /// What was compiled and linked first: it serves check units as well.
@@ -151,27 +174,33 @@ pub fn resolve(
     order: &[usize],
     store: &Store,
     inspector: &Inspector<'_>,
+    toolchain: &Toolchain,
 ) -> Resolution {
     let known: Vec<Known> = units
         .par_iter()
-        .map(|unit| ask(unit, store, inspector))
+        .map(|unit| ask(unit, store, inspector, toolchain))
         .collect();
-    let references = count_references(&known);
-    let choices = [
+    Resolution {
+        verdicts: choose_best(units, order, &known),
+        namings: known.into_iter().map(|known| known.naming).collect(),
+    }
+}
+
+/// Tries all orders of preference and takes the choice that saves most.
+fn choose_best(units: &[Planned], order: &[usize], known: &[Known]) -> Vec<Verdict> {
+    let references = count_references(known);
+    let mut preferences = makers(known);
+    preferences.extend([
         Preference::Exact,
         Preference::Linked,
         Preference::Referenced,
-    ]
-    .map(|preference| {
-        choose(
-            units,
-            order,
-            &known,
-            &Order {
-                preference,
-                references: &references,
-            },
-        )
+    ]);
+    let choices = preferences.into_iter().map(|preference| {
+        let preference = Order {
+            preference,
+            references: &references,
+        };
+        choose(units, order, known, &preference)
     });
     let seconds = |verdicts: &[Verdict]| -> f64 {
         let ready = verdicts.iter().filter_map(|verdict| match verdict {
@@ -180,17 +209,21 @@ pub fn resolve(
         });
         ready.sum()
     };
-    let best = choices
-        .into_iter()
-        .max_by(|a, b| seconds(a).total_cmp(&seconds(b)));
-    let verdicts = best.unwrap_or_default();
-    Resolution {
-        verdicts,
-        namings: known.into_iter().map(|known| known.naming).collect(),
-    }
+    let best = choices.max_by(|a, b| seconds(a).total_cmp(&seconds(b)));
+    best.unwrap_or_default()
 }
 
-fn ask(unit: &Planned, store: &Store, inspector: &Inspector<'_>) -> Known {
+/// An order for each maker; none where there is only one.
+fn makers(known: &[Known]) -> Vec<Preference> {
+    let outputs = known.iter().flat_map(|known| &known.outputs);
+    let makers: BTreeSet<Maker> = outputs.map(|(output, _)| output.builder).collect();
+    if makers.len() < 2 {
+        return Vec::new();
+    }
+    makers.into_iter().map(Preference::Made).collect()
+}
+
+fn ask(unit: &Planned, store: &Store, inspector: &Inspector<'_>, toolchain: &Toolchain) -> Known {
     if unit.refused.is_some() {
         return Known {
             outputs: Vec::new(),
@@ -212,10 +245,11 @@ fn ask(unit: &Planned, store: &Store, inspector: &Inspector<'_>) -> Known {
         .filter(|output| serves(output, unit) && knows_sources(output))
         .map(|output| {
             let inputs = inputs_of(&output, unit);
-            let reason = match inspector.difference(&inputs, package) {
-                Some(difference) => Some(Reason::Inputs(difference)),
-                None => (!store.is_usable(&output)).then_some(Reason::Damaged),
-            };
+            let difference = inspector.difference(&inputs, package);
+            let reason = difference
+                .map(Reason::Inputs)
+                .or_else(|| lacks_glibc(&output, unit, toolchain))
+                .or_else(|| (!store.is_usable(&output)).then_some(Reason::Damaged));
             (Arc::new(output), reason)
         })
         .collect();
@@ -223,6 +257,25 @@ fn ask(unit: &Planned, store: &Store, inspector: &Inspector<'_>) -> Known {
         outputs,
         naming: store.naming(unit.key),
     }
+}
+
+/// Whether an output would not start here: the dynamic linker refuses what
+/// asks for symbols of a newer C library. What is compiled for another platform
+/// does not run here anyway.
+fn lacks_glibc(output: &Output, unit: &Planned, toolchain: &Toolchain) -> Option<Reason> {
+    let needed = output.glibc?;
+    let runs_here = unit
+        .unit
+        .platform
+        .as_deref()
+        .is_none_or(|platform| platform == toolchain.host());
+    let here = toolchain.glibc;
+    let is_met = match here {
+        Some(here) => needed <= here,
+        // What was made here runs here; of others nothing is known.
+        None => output.builder == Maker::Local,
+    };
+    (runs_here && !is_met).then_some(Reason::Glibc { needed, here })
 }
 
 /// The conditions for using an output as this unit. What only clippy reads is
@@ -296,13 +349,19 @@ struct Order<'a> {
 impl Order<'_> {
     /// Smaller is better.
     fn rank(&self, output: &Output, unit: &Planned) -> (bool, usize, bool) {
+        let most_referenced = |references| usize::MAX - references;
         let other = output.key != unit.key;
         let metadata_only = matches!(output.produced, Produced::Check | Produced::Clippy);
         let references = self.references.get(&output.id).copied().unwrap_or_default();
         match self.preference {
+            Preference::Made(maker) => (
+                output.builder != maker,
+                most_referenced(references),
+                metadata_only,
+            ),
             Preference::Exact => (other, 0, metadata_only),
             Preference::Linked => (metadata_only, 0, other),
-            Preference::Referenced => (metadata_only, usize::MAX - references, other),
+            Preference::Referenced => (metadata_only, most_referenced(references), other),
         }
     }
 }
@@ -398,8 +457,15 @@ fn choose_one(
             _ => {}
         }
     }
-    if wanted.is_none() && !matches!(reason, Reason::NotInStore | Reason::Inputs(_)) {
+    let is_own = matches!(
+        reason,
+        Reason::NotInStore | Reason::Inputs(_) | Reason::Glibc { .. }
+    );
+    if wanted.is_none() && !is_own {
         reason = Reason::Dependency;
     }
     Verdict::Missing(reason)
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,6 +9,7 @@ use std::path::Path;
 
 use memchr::memmem::Finder;
 
+use crate::cargo::glibc::GlibcVersion;
 use crate::fs;
 use crate::output::{Output, Role};
 
@@ -16,17 +17,17 @@ use crate::output::{Output, Role};
 pub(super) struct Audit<'a> {
     /// The builder's root.
     pub(super) root: &'a Path,
-    /// The highest GLIBC version that the builder's programs may need, as
-    /// `2.36`; `None` where nothing is promised.
-    pub(super) glibc: Option<&'a str>,
+    /// The highest GLIBC version that the builder's programs may need; `None`
+    /// where nothing is promised.
+    pub(super) glibc: Option<GlibcVersion>,
 }
 
 impl Audit<'_> {
     /// Looks at an output whose files lie in `folder`; an error says what is
     /// wrong with it.
     pub(super) fn examine(&self, output: &Output, folder: &Path) -> Result<(), String> {
-        if let (Some(limit), Some(found)) = (self.glibc, output.glibc.as_deref())
-            && version(found) > version(limit)
+        if let (Some(limit), Some(found)) = (self.glibc, output.glibc)
+            && found > limit
         {
             return Err(format!(
                 "it needs GLIBC {found}, and the builder promises no more than {limit}"
@@ -73,10 +74,4 @@ fn is_of_system(path: &Path) -> bool {
     ["/usr", "/lib", "/lib64", "/etc"]
         .iter()
         .any(|folder| path.starts_with(folder))
-}
-
-fn version(text: &str) -> Vec<u32> {
-    text.split('.')
-        .filter_map(|part| part.parse().ok())
-        .collect()
 }

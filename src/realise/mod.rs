@@ -39,6 +39,7 @@ pub use sources::SourceError;
 
 use crate::build::Observer;
 use crate::builder::{self, Builder, BuilderError, Content, Entry, Limits, Stream, Task, Watcher};
+use crate::cargo::glibc::GlibcVersion;
 use crate::cargo::invocation::{Invocation, Subcommand};
 use crate::digest::{Canonical, OutputId, RecipeHash};
 use crate::environment::Environment;
@@ -94,7 +95,7 @@ pub struct Terms {
     /// Whether its toolchain is this machine's, so that recipes can be compared.
     pub same_toolchain: bool,
     /// The highest GLIBC version that its programs need.
-    pub glibc: Option<String>,
+    pub glibc: Option<GlibcVersion>,
     /// Folders of programs, for `PATH`.
     pub path: String,
     /// What a realisation may use.
@@ -488,7 +489,7 @@ impl Attempt<'_> {
         let report: Report = serde_json::from_slice(&report).map_err(RealiseError::Report)?;
         let audit = Audit {
             root: order.builder.root(),
-            glibc: order.terms.glibc.as_deref(),
+            glibc: order.terms.glibc,
         };
         let maker = order.builder.maker();
         let sealed = |output: &Output, folder: &Path| {

@@ -60,7 +60,7 @@ pub enum Kind {
     #[error("its manifest is that of `{found}`")]
     Name { found: String },
     /// The id does not follow from what the manifest says.
-    #[error("its unit, inputs and references make the id `{computed}`")]
+    #[error("its unit, inputs, references and maker make the id `{computed}`")]
     Id { computed: OutputId },
     /// A file of the manifest is not there.
     #[error("`{file}` is missing, or no regular file")]
@@ -358,7 +358,7 @@ fn discard_incomplete(store: &Store, discarded: &mut Vec<String>) -> Result<()> 
 pub(super) mod samples {
     use super::*;
     use crate::digest::{Canonical, RecipeHash, UnitKey};
-    use crate::output::{Inputs, Role};
+    use crate::output::{Inputs, Maker, Role};
     use crate::store::{Source, describe_bytes};
 
     /// The manifest of a library of some files.
@@ -375,7 +375,7 @@ pub(super) mod samples {
         });
         let manifest = serde_json::json!({
             "format": FORMAT,
-            "id": output_id(key, &Inputs::default(), &references),
+            "id": output_id(key, &Inputs::default(), &references, &Maker::Local),
             "recipe": RecipeHash::finish(canonical()),
             "host-recipe": RecipeHash::finish(canonical()),
             "key": key,
