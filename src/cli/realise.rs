@@ -49,6 +49,7 @@ pub(super) fn run(
     let mut terms = Terms {
         same_toolchain: name == own,
         name,
+        host: toolchain.host().to_owned(),
         glibc: None,
         path: IMAGE_PATH.to_owned(),
         limits: Limits {

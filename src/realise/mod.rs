@@ -94,6 +94,8 @@ pub struct Terms {
     pub name: String,
     /// Whether its toolchain is this machine's, so that recipes can be compared.
     pub same_toolchain: bool,
+    /// The triple of the platform that it compiles on.
+    pub host: String,
     /// The highest GLIBC version that its programs need.
     pub glibc: Option<GlibcVersion>,
     /// Folders of programs, for `PATH`.
@@ -173,7 +175,7 @@ impl Order<'_> {
     /// is; where all of it is, no builder starts.
     pub fn run(&self, observer: &mut dyn Observer) -> Result<Realisation> {
         observer.step("looking at the workspace");
-        let skeleton = Skeleton::make(self.environment, self.folder)?;
+        let skeleton = self.skeleton()?;
         let key = self.key(&skeleton);
         let journal = Journal::new(self.store);
         if let Some(outputs) = journal.realised(key)
@@ -209,7 +211,7 @@ impl Order<'_> {
     /// Builds everything once more, in a fresh builder and from nothing, and
     /// compares it with what the store has.
     pub fn check(&self, observer: &mut dyn Observer) -> Result<Comparison> {
-        let skeleton = Skeleton::make(self.environment, self.folder)?;
+        let skeleton = self.skeleton()?;
         let plan = self.plan()?;
         let scratch = Scratch::new(self.store)?;
         let second = Store::open(&scratch.folder("store"))?;
@@ -240,6 +242,20 @@ impl Order<'_> {
         Ok(comparison)
     }
 
+    fn skeleton(&self) -> Result<Skeleton> {
+        let invocation = self.invocation();
+        let mut platforms = vec![self.terms.host.as_str()];
+        platforms.extend(invocation.values(&["--target"]));
+        Ok(Skeleton::make(self.environment, self.folder, &platforms)?)
+    }
+
+    fn invocation(&self) -> Invocation {
+        Invocation {
+            subcommand: Subcommand::Build,
+            arguments: self.arguments.to_vec(),
+        }
+    }
+
     /// Everything that decides what comes out.
     fn key(&self, skeleton: &Skeleton) -> RecipeHash {
         let mut key = Canonical::new("quickbuild-realisation-1");
@@ -265,10 +281,7 @@ impl Order<'_> {
     }
 
     fn plan(&self) -> Result<Planned> {
-        let invocation = Invocation {
-            subcommand: Subcommand::Build,
-            arguments: self.arguments.to_vec(),
-        };
+        let invocation = self.invocation();
         let cache = self.store.cache("");
         let context = Context::gather(self.environment, self.folder, &invocation, &cache)?;
         let inspector = Inspector::new(&context.environment, &context.settings, &context.roots);
@@ -326,12 +339,6 @@ impl Planned {
             .units
             .iter()
             .filter(|unit| !unit.package.is_path())
-    }
-
-    fn packages(&self) -> BTreeSet<(String, String)> {
-        let ids = self.compiled();
-        ids.map(|unit| (unit.package.name.clone(), unit.package.version.clone()))
-            .collect()
     }
 
     /// What people call it: the member that was asked for, or the folder.
@@ -429,7 +436,7 @@ impl Attempt<'_> {
             environment: order.environment,
             lock: &self.plan.lock,
             cache: &order.store.cache("sources"),
-            compiled: &self.plan.packages(),
+            wanted: &self.skeleton.packages,
         };
         let mut files = sources.gather()?;
         let wanted = match order.terms.same_toolchain {

@@ -41,6 +41,9 @@ pub(super) struct Skeleton {
     pub(super) files: Vec<Entry>,
     /// The workspace's folder, below `in/workspace`.
     pub(super) folder: PathBuf,
+    /// Names and versions of all packages of others that Cargo wants to have
+    /// here, compiled or not.
+    pub(super) packages: BTreeSet<(String, String)>,
 }
 
 #[derive(Deserialize)]
@@ -51,6 +54,8 @@ struct Metadata {
 
 #[derive(Deserialize)]
 struct Package {
+    name: String,
+    version: String,
     manifest_path: PathBuf,
     source: Option<String>,
     targets: Vec<Target>,
@@ -63,11 +68,19 @@ struct Target {
 }
 
 impl Skeleton {
-    /// Makes the skeleton of the workspace around `folder`.
-    pub(super) fn make(environment: &Environment, folder: &Path) -> Result<Self, SkeletonError> {
+    /// Makes the skeleton of the workspace around `folder`, to be built for
+    /// these platforms.
+    pub(super) fn make(
+        environment: &Environment,
+        folder: &Path,
+        platforms: &[&str],
+    ) -> Result<Self, SkeletonError> {
         let mut command = Command::new(environment.cargo());
         command.current_dir(folder);
         command.args(["metadata", "--locked", "--format-version", "1"]);
+        for platform in platforms {
+            command.args(["--filter-platform", platform]);
+        }
         let text = cargo::output_of(&mut command)?;
         let metadata: Metadata =
             serde_json::from_str(&text).map_err(|source| CargoError::Answer {
@@ -91,7 +104,7 @@ impl Skeleton {
         files.keep(&root.join("Cargo.toml"))?;
         files.keep(&lock)?;
         for name in [".cargo/config.toml", ".cargo/config"] {
-            files.keep(&root.join(name))?;
+            files.keep_configuration(&root.join(name))?;
         }
         for package in own() {
             files.keep(&package.manifest_path)?;
@@ -99,7 +112,11 @@ impl Skeleton {
                 files.stand_in(target);
             }
         }
+        let others = metadata.packages.iter().filter(|p| p.source.is_some());
         Ok(Self {
+            packages: others
+                .map(|p| (p.name.clone(), p.version.clone()))
+                .collect(),
             folder: root.strip_prefix(base).unwrap_or(root).to_owned(),
             files: files.entries,
         })
@@ -117,6 +134,28 @@ impl Files<'_> {
         if let Some(bytes) = fs::read_optional(path)? {
             self.add(path, bytes);
         }
+        Ok(())
+    }
+
+    /// A configuration file without what only holds on this machine: where
+    /// sources come from, where results go, what runs in front of the compiler.
+    fn keep_configuration(&mut self, path: &Path) -> Result<(), SkeletonError> {
+        let Some(bytes) = fs::read_optional(path)? else {
+            return Ok(());
+        };
+        let text = String::from_utf8_lossy(&bytes);
+        let Ok(mut table) = toml::from_str::<toml::Table>(&text) else {
+            return Ok(()); // Cargo has said so already
+        };
+        for name in ["source", "paths", "net", "http", "install", "alias", "term"] {
+            table.remove(name);
+        }
+        if let Some(build) = table.get_mut("build").and_then(toml::Value::as_table_mut) {
+            for name in ["target-dir", "build-dir", "rustc-wrapper", "jobs"] {
+                build.remove(name);
+            }
+        }
+        self.add(path, table.to_string().into_bytes());
         Ok(())
     }
 

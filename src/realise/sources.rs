@@ -110,8 +110,8 @@ pub(super) struct Sources<'a> {
     pub(super) lock: &'a Path,
     /// The folder in which unpacked packages are kept.
     pub(super) cache: &'a Path,
-    /// Names and versions of the packages that are compiled.
-    pub(super) compiled: &'a BTreeSet<(String, String)>,
+    /// Names and versions of the packages that Cargo wants to have.
+    pub(super) wanted: &'a BTreeSet<(String, String)>,
 }
 
 impl Sources<'_> {
@@ -119,13 +119,12 @@ impl Sources<'_> {
     pub(super) fn gather(&self) -> Result<Vec<Entry>, SourceError> {
         let locked = self.locked()?;
         let home = Home::new(self.environment.cargo_home());
-        let compiled = |package: &&Locked| {
+        let wanted = |package: &&Locked| {
             let id = (package.name.clone(), package.version.clone());
-            self.compiled.contains(&id)
+            self.wanted.contains(&id)
         };
         let complete = locked.iter().all(|package| {
-            home.index(package).is_some()
-                && (!compiled(&package) || home.archive(package).is_some())
+            home.index(package).is_some() && (!wanted(&package) || home.archive(package).is_some())
         });
         if !complete {
             let mut command = Command::new(self.environment.cargo());
@@ -159,7 +158,7 @@ impl Sources<'_> {
             }
         }
         entries.dedup_by(|a, b| a.path == b.path);
-        let packages: Vec<&Locked> = locked.iter().filter(compiled).collect();
+        let packages: Vec<&Locked> = locked.iter().filter(wanted).collect();
         let unpacked = packages
             .par_iter()
             .map(|package| self.package(&home, package));
@@ -179,7 +178,7 @@ impl Sources<'_> {
                 continue;
             };
             let id = (package.name.to_string(), package.version.to_string());
-            if source.is_git() && self.compiled.contains(&id) {
+            if source.is_git() && self.wanted.contains(&id) {
                 let package = format!("{} {}", id.0, id.1);
                 return Err(SourceError::Git { package });
             }

@@ -5,9 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use quickbuild::digest::ContentHash;
-
-use crate::support::{Project, TestEnv, edit};
+use crate::support::{Project, Registry, TestEnv, edit, git};
 
 /// `tiny` with one more dependency, given as a line of its manifest.
 fn tiny_with(env: &TestEnv, dependency: &str) -> Project {
@@ -42,12 +40,6 @@ fn run(command: &mut Command) {
     let output = command.output().unwrap();
     let text = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{command:?}: {text}");
-}
-
-fn git(folder: &Path, arguments: &[&str]) {
-    let identity = ["-c", "user.name=t", "-c", "user.email=t@example.org"];
-    let mut git = Command::new("git");
-    run(git.args(identity).args(arguments).current_dir(folder));
 }
 
 /// Makes a folder a repository with one commit.
@@ -171,32 +163,15 @@ fn a_dependency_from_an_alternative_registry_is_compiled_once() {
     let env = TestEnv::new();
     let env = env.with_another_cargo_home();
     let greeter = env.project("greeter");
-    let _ = env
-        .cargo(&greeter, &["package", "--allow-dirty", "--no-verify"])
-        .success();
-    let archive = fs::read(greeter.path("target/package/greeter-0.1.0.crate")).unwrap();
-    let checksum = ContentHash::of(&archive).to_string();
-
-    // A registry is a repository with an index, and a folder of archives
-    // (Cargo book, "Registry index").
-    let registry = env.root().join("registry");
-    fs::create_dir_all(registry.join("index/gr/ee")).unwrap();
-    fs::write(registry.join("greeter-0.1.0.crate"), archive).unwrap();
-    let folder = registry.display();
-    let config = format!(r#"{{"dl":"file://{folder}/{{crate}}-{{version}}.crate"}}"#);
-    fs::write(registry.join("index/config.json"), config).unwrap();
-    let entry = format!(
-        r#"{{"name":"greeter","vers":"0.1.0","deps":[],"features":{{}},"cksum":"{checksum}","yanked":false}}"#
-    );
-    fs::write(registry.join("index/gr/ee/greeter"), entry + "\n").unwrap();
-    commit(&registry.join("index"));
+    let registry = Registry::new(&env);
+    let files = ["build.rs", "src/lib.rs"];
+    let texts = files.map(|file| fs::read_to_string(greeter.path(file)).unwrap());
+    registry.publish("greeter", &[(files[0], &texts[0]), (files[1], &texts[1])]);
 
     let first = tiny_with(
         &env,
         "greeter = { version = \"0.1\", registry = \"private\" }",
     );
-    fs::create_dir(first.path(".cargo")).unwrap();
-    let config = format!("[registries.private]\nindex = \"file://{folder}/index\"\n");
-    fs::write(first.path(".cargo/config.toml"), config).unwrap();
+    registry.serve(&first.dir);
     compiled_once(&env, &first, "hello");
 }

@@ -4,9 +4,11 @@
 mod env;
 mod files;
 mod outcome;
+mod registry;
 mod skip;
 
 pub(crate) use env::{Project, TestEnv, nightly};
 pub(crate) use files::{Snapshot, copy_tree, edit, set_time, touch, walk};
 pub(crate) use outcome::{Outcome, names};
+pub(crate) use registry::{Registry, git};
 pub(crate) use skip::skipped;
