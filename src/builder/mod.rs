@@ -16,9 +16,17 @@
 //! |---|---|
 //! | [`docker`] | containers; the only user of bollard |
 //! | [`local`] | a scratch folder and a cleared environment, where no engine answers |
+//! | [`definition`] | what an image is made of |
+//! | [`image`] | making an image |
+//! | [`check`] | whether an image is what its definition says |
+//! | [`pin`] | which image a builder is pinned to |
 
+pub mod check;
+pub mod definition;
 pub mod docker;
+pub mod image;
 pub mod local;
+pub mod pin;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -26,6 +34,21 @@ use std::time::Duration;
 
 use crate::digest::ContentHash;
 use crate::fs::FsError;
+
+/// The root of a task's paths in a container.
+pub const ROOT: &str = "/quickbuild";
+
+/// What outputs say instead of the paths at which a container compiles: the
+/// real path, and the one that is written. The image's C compilers replace
+/// them; whoever runs rustc has to give it the same pairs.
+pub const REMAPPED: [(&str, &str); 3] = [
+    ("/quickbuild/in/cargo", "/cargo-home"),
+    ("/quickbuild/in/workspace", "/workspace"),
+    ("/quickbuild/work/target", "/cargo-target"),
+];
+
+/// Numeric id of the user and the group `builder`, as whom everything runs.
+pub const BUILDER_ID: u64 = 1000;
 
 /// A command with everything that it may read.
 #[derive(Debug)]
@@ -168,6 +191,12 @@ pub enum BuilderError {
         found: String,
         /// What the engine runs.
         engine: String,
+    },
+    /// The configuration pins no image for the builder.
+    #[error("no image is pinned for the builder `{name}`")]
+    NotPinned {
+        /// The builder.
+        name: String,
     },
     /// The command used up its time.
     #[error("it was stopped after {} s", limit.as_secs())]

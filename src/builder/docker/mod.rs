@@ -3,11 +3,13 @@
 //! | module | job |
 //! |---|---|
 //! | `images` | which images there are, and loading one |
+//! | `probe` | asking an image what is in it |
 //!
 //! The API is asynchronous; here is its one runtime, and everything above is
 //! not.
 
 mod images;
+mod probe;
 
 use std::path::Path;
 
@@ -51,7 +53,10 @@ impl Engine {
 
 /// The engine's address.
 fn address(environment: &Environment) -> String {
-    if let Some(host) = environment.get("DOCKER_HOST").filter(|host| !host.is_empty()) {
+    if let Some(host) = environment
+        .get("DOCKER_HOST")
+        .filter(|host| !host.is_empty())
+    {
         return host.to_owned();
     }
     let mut sockets: Vec<String> = SOCKETS.map(str::to_owned).into();
