@@ -4,6 +4,7 @@
 
 mod arguments;
 mod bridge;
+mod builder;
 mod cargo;
 mod doctor;
 mod plan;
@@ -76,6 +77,16 @@ impl Failure {
 
     fn print(&self) {
         crate::console::line(&format!("error: {}", self.message));
+        for hint in &self.hints {
+            crate::console::line(&format!("hint: {hint}"));
+        }
+    }
+}
+
+impl Failure {
+    /// Says what went wrong where the command goes on without it.
+    fn warn(&self) {
+        crate::console::line(&format!("warning: {}", self.message));
         for hint in &self.hints {
             crate::console::line(&format!("hint: {hint}"));
         }
@@ -170,6 +181,7 @@ fn run(
         Command::Plan(_) => plan::plan(surroundings, cargo_arguments),
         Command::Explain { package, .. } => plan::explain(surroundings, &package, cargo_arguments),
         Command::Store(command) => store::run(surroundings, command),
+        Command::Builder(command) => builder::run(surroundings, command),
         Command::Detach { target_dir } => store::detach(surroundings, target_dir),
         Command::Doctor { format } => doctor::run(surroundings, format),
         Command::Bridge(BridgeCommand::Request { recipe, emit }) => {
