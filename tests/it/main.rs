@@ -2,6 +2,7 @@
 //!
 //! * `architecture`: what the sources may import.
 //! * `phases`: cold, no-op, second checkout, relocated, changed, checked.
+//! * `builders`: images are made, pinned and checked.
 //! * `bad_days`: damage, full disks, kills, locks, two processes at once.
 //!
 //! Freshness is proved as Cargo sees it: plain `cargo` with
@@ -14,5 +15,6 @@
 
 mod architecture;
 mod bad_days;
+mod builders;
 mod phases;
 mod support;
