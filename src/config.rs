@@ -1,11 +1,16 @@
 //! `quickbuild.toml`: the project's, then the user's, then built-in values.
 
+mod builders;
+
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
 use crate::environment::Environment;
 use crate::fs;
+
+pub use builders::{BuilderSettings, ImagePin, NotPin, write_pin};
 
 /// Name of the file in a project.
 pub const FILE: &str = "quickbuild.toml";
@@ -17,6 +22,8 @@ pub struct Config {
     pub store: PathBuf,
     /// Bytes above which the collector takes the least recently used outputs.
     pub max_size: u64,
+    /// Builders by name.
+    pub builders: BTreeMap<String, BuilderSettings>,
     /// Files that were read, the most specific first.
     pub files: Vec<PathBuf>,
 }
@@ -35,6 +42,27 @@ pub enum ConfigError {
         /// What is wrong.
         source: Box<toml::de::Error>,
     },
+    /// A setting of a builder cannot be read.
+    #[error("`{value}` in `{}` is not valid for `{key}` of a builder", path.display())]
+    Builder {
+        /// The file.
+        path: PathBuf,
+        /// The key.
+        key: &'static str,
+        /// The value.
+        value: String,
+    },
+    /// It cannot be edited, because it is not TOML.
+    #[error("`{}` cannot be edited", path.display())]
+    Edit {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        source: Box<toml_edit::TomlError>,
+    },
+    /// It cannot be written.
+    #[error("cannot write the configuration")]
+    Write(#[source] fs::FsError),
     /// `max-size` is not a size.
     #[error("`{value}` in `{}` is not a size; write `20GB` or `512MiB`", path.display())]
     Size {
@@ -50,6 +78,8 @@ pub enum ConfigError {
 struct File {
     #[serde(default)]
     store: StoreTable,
+    #[serde(default)]
+    builders: BTreeMap<String, builders::Table>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -71,10 +101,7 @@ impl Config {
         let mut files = match environment.get("QUICKBUILD_CONFIG") {
             Some(path) => vec![folder.join(path)],
             None => {
-                let project = folder
-                    .ancestors()
-                    .map(|a| a.join(FILE))
-                    .find(|f| f.is_file());
+                let project = project_file(folder);
                 let user = xdg(environment, "XDG_CONFIG_HOME", ".config").join(FILE);
                 project.into_iter().chain([user]).collect()
             }
@@ -97,6 +124,7 @@ impl Config {
         Self {
             store: default_store(environment),
             max_size: DEFAULT_MAX_SIZE,
+            builders: BTreeMap::new(),
             files: Vec::new(),
         }
     }
@@ -124,9 +152,19 @@ impl Config {
                 value,
             })?;
         }
+        for (name, table) in file.builders {
+            let settings = self.builders.entry(name).or_default();
+            settings.merge(table, &path)?;
+        }
         self.files.insert(0, path);
         Ok(())
     }
+}
+
+/// The project's file: that of the folder or the nearest one above it.
+pub fn project_file(folder: &Path) -> Option<PathBuf> {
+    let mut files = folder.ancestors().map(|folder| folder.join(FILE));
+    files.find(|file| file.is_file())
 }
 
 /// `quickbuild` below one of the XDG base folders.

@@ -13,7 +13,9 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process_group};
 
-use super::{Builder, BuilderError, Content, Entry, Result, Stream, Task, Watcher, archive};
+use super::{
+    Builder, BuilderError, Content, Entry, REMAPPED, Result, Stream, Task, Watcher, archive,
+};
 use crate::environment::Environment;
 use crate::fs;
 use crate::output::Maker;
@@ -31,12 +33,12 @@ pub struct Scratch {
 }
 
 impl Scratch {
-    /// Makes the folder beside `beside`. C compilers found in `PATH` are given
-    /// `options`, by which they name no folder of this machine.
-    pub fn new(beside: &Path, environment: &Environment, names: &[(&str, &str)]) -> Result<Self> {
+    /// Makes the folder beside `beside`. C compilers found in `PATH` are made to
+    /// name no folder of this machine.
+    pub fn new(beside: &Path, environment: &Environment) -> Result<Self> {
         let root = fs::unique_beside(beside);
         fs::create_dir_all(&root)?;
-        let options: Vec<String> = names
+        let options: Vec<String> = REMAPPED
             .iter()
             .map(|(below, name)| format!("-ffile-prefix-map={}={name}", root.join(below).display()))
             .collect();

@@ -17,10 +17,18 @@
 //! | `archive` | a task's files as a tar |
 //! | [`docker`] | containers; the only user of bollard |
 //! | [`local`] | a scratch folder and a cleared environment, where no engine answers |
+//! | [`definition`] | what an image is made of |
+//! | [`image`] | making an image |
+//! | [`check`] | whether an image is what its definition says |
+//! | [`pin`] | which image a builder is pinned to |
 
 mod archive;
+pub mod check;
+pub mod definition;
 pub mod docker;
+pub mod image;
 pub mod local;
+pub mod pin;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -30,14 +38,29 @@ use crate::digest::ContentHash;
 use crate::fs::FsError;
 use crate::output::Maker;
 
-/// The folder of a task in a container.
+/// The root of a task's paths in a container.
 pub const ROOT: &str = "/quickbuild";
+
+/// What outputs say instead of the folders in which a builder compiles: the
+/// folder below the root, and what is written. The C compilers of images and of
+/// the local builder replace them, and so does the wrapper of rustc. A debugger
+/// finds the sources with a map from the second to the user's own folders.
+pub const REMAPPED: [(&str, &str); 3] = [
+    ("in/cargo", "/cargo-home"),
+    ("in/workspace", "/workspace"),
+    ("work/target", "/cargo-target"),
+];
+
+/// Numeric id of the user and the group `builder`, as whom everything runs.
+pub const BUILDER_ID: u64 = 1000;
 
 /// A command with everything that it may read.
 #[derive(Debug)]
 pub struct Task<'a> {
     /// What it is about, for messages and labels.
     pub name: &'a str,
+    /// The store that it works for, for labels.
+    pub store: &'a Path,
     /// What is put before the command, below `in/` and `work/`.
     pub files: &'a [Entry],
     /// The program, below the root, and its arguments.
@@ -178,6 +201,12 @@ pub enum BuilderError {
         found: String,
         /// What the engine runs.
         engine: String,
+    },
+    /// The configuration pins no image for the builder.
+    #[error("no image is pinned for the builder `{name}`")]
+    NotPinned {
+        /// The builder.
+        name: String,
     },
     /// The command used up its time.
     #[error("it was stopped after {} s", limit.as_secs())]

@@ -85,19 +85,21 @@ impl Toolchain {
 
     /// One line of `rustc -vV` by its name, such as `host` or `release`.
     pub fn field(&self, name: &str) -> Option<&str> {
-        let line = |line: &'_ str| {
-            let (key, _) = line.split_once(": ")?;
-            (key == name).then_some(key.len() + 2)
-        };
-        self.rustc
-            .lines()
-            .find_map(|text| line(text).map(|start| &text[start..]))
+        field(&self.rustc, name)
     }
 
     /// The host triple.
     pub fn host(&self) -> &str {
         self.field("host").unwrap_or("unknown")
     }
+}
+
+/// One line of what `rustc -vV` printed by its name.
+pub fn field<'a>(version: &'a str, name: &str) -> Option<&'a str> {
+    version.lines().find_map(|line| {
+        let (key, value) = line.split_once(": ")?;
+        (key == name).then_some(value)
+    })
 }
 
 fn key(environment: &Environment, folder: &Path) -> RecipeHash {

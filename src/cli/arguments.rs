@@ -115,6 +115,9 @@ pub(super) enum Command {
     /// Look after the store.
     #[command(subcommand)]
     Store(StoreCommand),
+    /// Make, pin and check the images in which recipes are built.
+    #[command(subcommand)]
+    Builder(BuilderCommand),
     /// Give a target directory its own copies of all that it shares with the store.
     #[command(after_help = "Example: quickbuild detach --target-dir target")]
     Detach {
@@ -245,6 +248,53 @@ pub(super) enum StoreCommand {
     Import {
         /// The archive to read.
         archive: PathBuf,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum BuilderCommand {
+    /// List builders, the image that the engine has of each, and what is pinned.
+    #[command(after_help = "Example: quickbuild builder list --format json")]
+    List {
+        /// How to print them.
+        #[arg(long, value_enum, default_value = "text")]
+        format: Format,
+    },
+    /// Make images without a registry, load them into the engine, and print
+    /// their digests.
+    #[command(
+        after_help = "Example: quickbuild builder build 1.95.0-x86_64-unknown-linux-gnu --pin"
+    )]
+    Build {
+        /// Names of builders.
+        #[arg(required = true, value_name = "NAME")]
+        names: Vec<String>,
+        /// Ask Debian again, also where it was asked within the day.
+        #[arg(long)]
+        fresh: bool,
+        /// Write the digests into quickbuild.toml.
+        #[arg(long)]
+        pin: bool,
+    },
+    /// Write the digest of an image into quickbuild.toml.
+    #[command(
+        after_help = "Example: quickbuild builder pin 1.95.0-x86_64-unknown-linux-gnu rust:1.95.0-bookworm"
+    )]
+    Pin {
+        /// The builder's name.
+        name: String,
+        /// The image, which is pulled if the engine lacks it; by default the one made here.
+        image: Option<String>,
+    },
+    /// See whether images are the pinned ones and are what their definitions say.
+    #[command(after_help = "Example: quickbuild builder check 1.95.0-x86_64-unknown-linux-gnu")]
+    Check {
+        /// Names of builders; by default all that are pinned or have an image.
+        #[arg(value_name = "NAME")]
+        names: Vec<String>,
+        /// How to print the answers.
+        #[arg(long, value_enum, default_value = "text")]
+        format: Format,
     },
 }
 

@@ -4,6 +4,7 @@
 
 mod arguments;
 mod bridge;
+mod builder;
 mod cargo;
 mod doctor;
 mod plan;
@@ -77,6 +78,16 @@ impl Failure {
 
     fn print(&self) {
         crate::console::line(&format!("error: {}", self.message));
+        for hint in &self.hints {
+            crate::console::line(&format!("hint: {hint}"));
+        }
+    }
+}
+
+impl Failure {
+    /// Says what went wrong where the command goes on without it.
+    fn warn(&self) {
+        crate::console::line(&format!("warning: {}", self.message));
         for hint in &self.hints {
             crate::console::line(&format!("hint: {hint}"));
         }
@@ -173,6 +184,7 @@ fn run(
         Command::Realise(arguments) => realise::run(surroundings, arguments),
         Command::Log { recipe } => realise::log(surroundings, &recipe),
         Command::Store(command) => store::run(surroundings, command),
+        Command::Builder(command) => builder::run(surroundings, command),
         Command::Detach { target_dir } => store::detach(surroundings, target_dir),
         Command::Doctor { format } => doctor::run(surroundings, format),
         Command::Bridge(BridgeCommand::Request { recipe, emit }) => {

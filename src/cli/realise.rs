@@ -2,7 +2,6 @@
 
 use std::path::Path;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use serde::Serialize;
 
@@ -10,16 +9,16 @@ use super::arguments::{BuilderKind, Format, RealiseArguments};
 use super::terminal::{Terminal, Verbosity, print, print_json, print_line};
 use super::{Exit, Failure, Surroundings};
 use crate::build::{Observer, chain};
-use crate::builder::docker::Engine;
+use crate::builder::docker::{Engine, Image};
+use crate::builder::image::{PATH, REPOSITORY, definitions};
+use crate::builder::pin::pinned_image;
 use crate::builder::{BuilderError, Limits, local};
 use crate::cargo::toolchain::Toolchain;
+use crate::config::{Config, project_file};
 use crate::fs;
 use crate::realise::journal::Journal;
 use crate::realise::{self, Comparison, Order, Realisation, RealiseError, Terms};
 use crate::store::Store;
-
-/// Folders of programs in a builder's image.
-const IMAGE_PATH: &str = "/opt/rust/bin:/usr/local/bin:/usr/bin:/bin";
 
 /// Bytes that a realisation may write.
 const DISK: u64 = 50_000_000_000;
@@ -46,17 +45,23 @@ pub(super) fn run(
     let own = builder_name(&toolchain);
     let name = arguments.toolchain.clone().unwrap_or_else(|| own.clone());
     let mut terminal = Terminal::new(Verbosity::Normal, false);
+    let project = project_file(&surroundings.folder);
+    let known = definitions(project.as_deref().and_then(Path::parent))?;
+    let settings = config.builders.get(&name).cloned().unwrap_or_default();
+    let usual = Limits::default();
     let mut terms = Terms {
         same_toolchain: name == own,
-        name,
         host: toolchain.host().to_owned(),
-        glibc: None,
-        path: IMAGE_PATH.to_owned(),
+        glibc: known.get(&name).ok().map(|definition| definition.glibc),
+        path: PATH.to_owned(),
         limits: Limits {
-            time: Duration::from_secs(3 * 3600),
-            ..Limits::default()
+            memory: settings.memory.unwrap_or(usual.memory),
+            processes: settings.processes.unwrap_or(usual.processes),
+            time: settings.time.unwrap_or(usual.time),
+            ..usual
         },
-        disk: DISK,
+        disk: settings.disk.unwrap_or(DISK),
+        name,
     };
     let order = |builder, terms| Order {
         environment: &surroundings.environment,
@@ -85,14 +90,13 @@ pub(super) fn run(
     let result = match &engine {
         Some(engine) => {
             realise::sweep(engine, &mut terminal);
-            let image = image(engine, &terms.name)?;
+            let image = image(engine, &config, &terms.name)?;
             let builder = engine.builder(image)?;
             work(&order(&builder, terms), &arguments, &mut terminal)
         }
         None => {
-            let beside = store.root().join("tmp/builder");
-            let scratch =
-                local::Scratch::new(&beside, &surroundings.environment, &realise::CANONICAL)?;
+            let beside = realise::scratch(&store);
+            let scratch = local::Scratch::new(&beside, &surroundings.environment)?;
             let programs = surroundings.environment.get("PATH").unwrap_or_default();
             terms.path = format!("{}:{programs}", scratch.programs().display());
             work(&order(&scratch, terms), &arguments, &mut terminal)
@@ -108,11 +112,22 @@ fn inside(surroundings: &Surroundings, job: &Path) -> Result<ExitCode, Failure> 
     Ok(Exit::Success.into())
 }
 
-fn image(engine: &Engine, name: &str) -> Result<crate::builder::docker::Image, Failure> {
-    let image = format!("quickbuild-builder:{name}");
-    engine.image(&image)?.ok_or_else(|| {
-        Failure::from(BuilderError::NoImage { image })
-            .hint(format!("`quickbuild builder build {name}` makes it"))
+/// The pinned image; where none is pinned, the one that was made here, whose
+/// digest is in all that it makes.
+fn image(engine: &Engine, config: &Config, name: &str) -> Result<Image, Failure> {
+    let found = match pinned_image(engine, config, name) {
+        Err(BuilderError::NotPinned { .. }) => {
+            let image = format!("{REPOSITORY}:{}", name.replace('+', "_"));
+            let found = engine.image(&image)?;
+            found.ok_or(BuilderError::NoImage { image })
+        }
+        found => found,
+    };
+    found.map_err(|error| {
+        let failure = Failure::from(error);
+        failure.hint(format!(
+            "`quickbuild builder build {name}` makes it, and `builder list` knows the others"
+        ))
     })
 }
 

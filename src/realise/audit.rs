@@ -1,7 +1,7 @@
 //! What an output must not show of the place where it was made.
 //!
 //! The compiler was told to name the builder's folders otherwise
-//! ([`CANONICAL`](super::CANONICAL)), and so was the C compiler. Where one is
+//! ([`REMAPPED`](crate::builder::REMAPPED)), and so was the C compiler. Where one is
 //! named all the same, some code *uses* it, and then the output says so in its
 //! conditions, or something was missed, and nobody gets it.
 

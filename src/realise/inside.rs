@@ -10,9 +10,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use super::ABOVE;
 use super::job::{Event, FORMAT, Job, Missing, Realised, Report};
-use super::{ABOVE, CANONICAL};
 use crate::build::{self, Observer, Request, Seal, chain};
+use crate::builder::REMAPPED;
 use crate::cargo::invocation::{Invocation, Subcommand};
 use crate::cargo::lock_file::Pin;
 use crate::config::Config;
@@ -189,7 +190,7 @@ impl Inside<'_> {
         own.append(&mut invocation.arguments);
         invocation.arguments = own;
         let root = &self.job.root;
-        let remapped = CANONICAL
+        let remapped = REMAPPED
             .iter()
             .map(|(below, name)| (root.join(below), (*name).to_owned()));
         Request {

@@ -55,16 +55,11 @@ use journal::{Entry as Note, Journal};
 use skeleton::Skeleton;
 use sources::Sources;
 
-/// Folders of a builder, and by what compiled files name them. A debugger finds
-/// the sources with a map from the second to the user's own.
-pub const CANONICAL: [(&str, &str); 3] = [
-    ("in/cargo", "/cargo-home"),
-    ("in/workspace", "/workspace"),
-    ("work/target", "/cargo-target"),
-];
-
 /// The exit code of the half in the builder when it writes too much.
 pub(crate) const ABOVE: u8 = 4;
+
+/// How the names of scratch folders begin, before the process.
+const SCRATCH: &str = "realise-";
 
 /// Lines of a failed build that an error shows.
 const TAIL: usize = 20;
@@ -194,7 +189,7 @@ impl Order<'_> {
         };
         let attempt = Attempt {
             order: self,
-            name: plan.name(self.folder),
+            name: plan.name.clone(),
             plan: &plan,
             skeleton: &skeleton,
             valid: &valid,
@@ -222,7 +217,7 @@ impl Order<'_> {
         };
         let attempt = Attempt {
             order: &order,
-            name: plan.name(self.folder),
+            name: plan.name.clone(),
             plan: &plan,
             skeleton: &skeleton,
             valid: &BTreeSet::new(),
@@ -286,7 +281,14 @@ impl Order<'_> {
         let context = Context::gather(self.environment, self.folder, &invocation, &cache)?;
         let inspector = Inspector::new(&context.environment, &context.settings, &context.roots);
         let plan = Plan::make(&context, self.store, &inspector);
+        let asked = context
+            .graph
+            .roots
+            .first()
+            .and_then(|&root| plan.units.get(root));
+        let name = asked.map(|unit| format!("{} {}", unit.package.name, unit.package.version));
         Ok(Planned {
+            name: name.unwrap_or_else(|| self.folder.display().to_string()),
             lock: context.roots.workspace.join("Cargo.lock"),
             plan,
         })
@@ -328,6 +330,8 @@ impl Order<'_> {
 
 /// What is to be built, as this machine sees it.
 struct Planned {
+    /// What people call it: the package that was asked for, the first of many.
+    name: String,
     lock: PathBuf,
     plan: Plan,
 }
@@ -339,15 +343,6 @@ impl Planned {
             .units
             .iter()
             .filter(|unit| !unit.package.is_path())
-    }
-
-    /// What people call it: the member that was asked for, or the folder.
-    fn name(&self, folder: &Path) -> String {
-        let member = self.plan.units.iter().find(|unit| unit.member);
-        match member {
-            Some(unit) => format!("{} {}", unit.package.name, unit.package.version),
-            None => folder.display().to_string(),
-        }
     }
 }
 
@@ -388,6 +383,7 @@ impl Attempt<'_> {
         ];
         let task = Task {
             name: &self.name,
+            store: order.store.root(),
             files: &files,
             command: &command,
             environment: &order.variables(root),
@@ -576,7 +572,13 @@ struct Scratch(PathBuf);
 
 impl Scratch {
     fn new(store: &Store) -> Result<Self> {
-        let folder = fs::unique_beside(&store.root().join("tmp/realise"));
+        let tmp = store.root().join("tmp");
+        for folder in fs::list(&tmp)? {
+            if is_left(&folder) {
+                fs::remove_dir_all(&folder)?;
+            }
+        }
+        let folder = fs::unique_beside(&scratch(store));
         fs::create_dir_all(&folder)?;
         Ok(Self(folder))
     }
@@ -584,6 +586,21 @@ impl Scratch {
     fn folder(&self, name: &str) -> PathBuf {
         self.0.join(name)
     }
+}
+
+/// A folder for what a realisation needs for a while; with
+/// [`fs::unique_beside`] for each need. What is left of it when this process is
+/// killed is removed by the next.
+pub fn scratch(store: &Store) -> PathBuf {
+    let name = format!("{SCRATCH}{}", std::process::id());
+    store.root().join("tmp").join(name)
+}
+
+/// Whether a folder is of a realisation whose process is gone.
+fn is_left(folder: &Path) -> bool {
+    let name = folder.file_name().and_then(|name| name.to_str());
+    let process = name.and_then(|name| name.split_once(SCRATCH)?.1.split('.').next());
+    process.is_some_and(|process| !Path::new("/proc").join(process).exists())
 }
 
 impl Drop for Scratch {

@@ -2,6 +2,8 @@
 //!
 //! * `architecture`: what the sources may import.
 //! * `phases`: cold, no-op, second checkout, relocated, changed, checked.
+//! * `builders`: images are made, pinned and checked.
+//! * `realise`: real containers, hostile build scripts, interruptions.
 //! * `bad_days`: damage, full disks, kills, locks, two processes at once.
 //!
 //! Freshness is proved as Cargo sees it: plain `cargo` with
@@ -14,5 +16,7 @@
 
 mod architecture;
 mod bad_days;
+mod builders;
 mod phases;
+mod realise;
 mod support;

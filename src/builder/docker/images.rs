@@ -1,7 +1,17 @@
 //! Which images an engine has, and loading one.
 
+use std::io::{self, Read};
+
+use bollard::query_parameters::{
+    CreateImageOptionsBuilder, ImportImageOptionsBuilder, TagImageOptionsBuilder,
+};
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+
 use super::{Engine, engine_error};
 use crate::builder::Result;
+
+/// Bytes that are sent to the engine at once.
+const PIECE: usize = 1 << 20;
 
 /// An image as the engine knows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,5 +40,75 @@ impl Engine {
             }) => Ok(None),
             Err(error) => Err(engine_error("inspect an image")(error)),
         }
+    }
+
+    /// The architecture of the machine that the engine runs on, as Go names it.
+    pub fn architecture(&self) -> Result<String> {
+        let version = self.runtime.block_on(self.client.version());
+        let version = version.map_err(engine_error("say its version"))?;
+        Ok(version.arch.unwrap_or_default())
+    }
+
+    /// Takes the images of an archive as `docker save` writes them.
+    pub(in crate::builder) fn load(&self, archive: impl Read + Send + 'static) -> Result<()> {
+        let options = ImportImageOptionsBuilder::default().quiet(true).build();
+        let pieces = stream::iter(Pieces(archive)).map(|piece| piece.map(Into::into));
+        let answers = self.client.import_image_stream(options, pieces, None);
+        self.runtime
+            .block_on(answers.try_for_each(|_| async { Ok(()) }))
+            .map_err(engine_error("load an image"))
+    }
+
+    /// Gives an image a name and a tag.
+    pub fn tag(&self, image: &str, name: &str, tag: &str) -> Result<()> {
+        let options = TagImageOptionsBuilder::default()
+            .repo(name)
+            .tag(tag)
+            .build();
+        self.runtime
+            .block_on(self.client.tag_image(image, Some(options)))
+            .map_err(engine_error("tag an image"))
+    }
+
+    /// Fetches an image from the registry that its name says.
+    pub fn pull(&self, name: &str) -> Result<()> {
+        let options = CreateImageOptionsBuilder::default()
+            .from_image(name)
+            .build();
+        let answers = self.client.create_image(Some(options), None, None);
+        self.runtime
+            .block_on(answers.try_for_each(|_| async { Ok(()) }))
+            .map_err(engine_error("pull an image"))
+    }
+}
+
+/// A stream of bytes in pieces. Reading blocks; what is read is a file of this
+/// machine, and nothing else waits on the connection's thread.
+pub(super) struct Pieces<R>(pub(super) R);
+
+impl<R: Read> Iterator for Pieces<R> {
+    type Item = io::Result<Vec<u8>>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let mut piece = Vec::with_capacity(PIECE);
+        let read = self.0.by_ref().take(PIECE as u64).read_to_end(&mut piece);
+        match read {
+            Ok(0) => None,
+            Ok(_) => Some(Ok(piece)),
+            Err(error) => Some(Err(error)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_are_all_there_is() {
+        let bytes: Vec<u8> = (0..PIECE + 10).map(|n| n as u8).collect();
+        let pieces: Vec<_> = Pieces(bytes.as_slice()).map(io::Result::unwrap).collect();
+        assert_eq!(pieces.len(), 2);
+        assert_eq!(pieces.concat(), bytes);
     }
 }

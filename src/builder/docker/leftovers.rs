@@ -9,18 +9,21 @@ use std::path::Path;
 use bollard::query_parameters::{ListContainersOptionsBuilder, ListVolumesOptionsBuilder};
 
 use super::Engine;
-use crate::builder::Result;
+use crate::builder::{Result, Task};
 use crate::fs;
 
 /// What a container or volume is about.
 const TASK: &str = "quickbuild.task";
+/// The store that it works for.
+const STORE: &str = "quickbuild.store";
 /// Whose it is.
 const OWNER: &str = "quickbuild.owner";
 
 /// The labels of all that belongs to a task of this process.
-pub(super) fn labels(task: &str) -> HashMap<String, String> {
+pub(super) fn labels(task: &Task<'_>) -> HashMap<String, String> {
     HashMap::from([
-        (TASK.to_owned(), task.to_owned()),
+        (TASK.to_owned(), task.name.to_owned()),
+        (STORE.to_owned(), task.store.display().to_string()),
         (OWNER.to_owned(), owner().unwrap_or_default()),
     ])
 }
@@ -128,7 +131,7 @@ mod tests {
 
     #[test]
     fn what_this_process_owns_is_not_left_over() {
-        let mine = labels("a task");
+        let mine = HashMap::from([(OWNER.to_owned(), owner().unwrap())]);
         assert!(!is_left(Some(&mine)));
         let process = std::process::id().to_string();
         let gone = mine[OWNER].replace(&format!(" {process} "), " 4194305 ");

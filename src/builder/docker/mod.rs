@@ -6,6 +6,7 @@
 //! | `run` | one task in one container |
 //! | `pipe` | between threads and streams |
 //! | `leftovers` | what killed processes left |
+//! | `probe` | asking an image what is in it |
 //!
 //! The API is asynchronous; here is its one runtime, and everything above is
 //! not.
@@ -13,6 +14,7 @@
 mod images;
 mod leftovers;
 mod pipe;
+mod probe;
 mod run;
 
 use std::path::Path;

@@ -29,12 +29,9 @@ use tokio::sync::mpsc;
 use super::leftovers::labels;
 use super::pipe::{Reading, Writing};
 use super::{Engine, Image, engine_error, is_absent};
-use crate::builder::{Builder, BuilderError, ROOT, Result, Stream, Task, Watcher};
+use crate::builder::{BUILDER_ID, Builder, BuilderError, ROOT, Result, Stream, Task, Watcher};
 use crate::builder::{archive, unique_name};
 use crate::output::Maker;
-
-/// The user and group of commands in a container.
-const USER: u64 = 1000;
 
 /// How often a task's time and its being cancelled are looked at.
 const TICK: Duration = Duration::from_millis(100);
@@ -108,7 +105,7 @@ impl Run<'_> {
         for folder in ["in", "work"] {
             let request = VolumeCreateRequest {
                 name: Some(volume(&self.name, folder)),
-                labels: Some(labels(self.task.name)),
+                labels: Some(labels(self.task)),
                 ..VolumeCreateRequest::default()
             };
             let made = self.engine.client.create_volume(request);
@@ -157,7 +154,7 @@ impl Run<'_> {
         let body = ContainerCreateBody {
             image: Some(self.image.id.clone()),
             cmd: Some(vec!["true".to_owned()]),
-            labels: Some(labels(self.task.name)),
+            labels: Some(labels(self.task)),
             host_config: Some(HostConfig {
                 network_mode: Some("none".to_owned()),
                 mounts: Some(self.mounts(Access::Writing)),
@@ -169,7 +166,7 @@ impl Run<'_> {
         let (sender, receiver) = mpsc::channel(64);
         std::thread::scope(|scope| {
             let writer =
-                scope.spawn(move || archive::write(Writing(sender), self.task.files, USER));
+                scope.spawn(move || archive::write(Writing(sender), self.task.files, BUILDER_ID));
             let pieces = stream::unfold(receiver, |mut receiver| async {
                 receiver.recv().await.map(|piece| (piece, receiver))
             });
@@ -203,11 +200,11 @@ impl Run<'_> {
                     .collect(),
             ),
             hostname: Some("builder".to_owned()),
-            user: Some(format!("{USER}:{USER}")),
+            user: Some(format!("{BUILDER_ID}:{BUILDER_ID}")),
             working_dir: Some(format!("{ROOT}/work")),
             attach_stdout: Some(true),
             attach_stderr: Some(true),
-            labels: Some(labels(self.task.name)),
+            labels: Some(labels(self.task)),
             host_config: Some(HostConfig {
                 network_mode: Some("none".to_owned()),
                 ipc_mode: Some("private".to_owned()),

@@ -224,7 +224,8 @@ fn in_json<'a>(arguments: &[&'a str]) -> Vec<&'a str> {
 /// are, which toolchain to use, how to reach the registry.
 fn passed_on() -> BTreeMap<String, String> {
     const NAMES: [&str; 4] = ["PATH", "RUSTUP_TOOLCHAIN", "SSL_CERT_FILE", "SSL_CERT_DIR"];
-    const PREFIXES: [&str; 4] = [
+    const PREFIXES: [&str; 5] = [
+        "DOCKER_",
         "CARGO_HTTP_",
         "CARGO_NET_",
         "CARGO_REGISTR",

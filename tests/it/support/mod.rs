@@ -1,12 +1,14 @@
 //! A place of its own for each test: [`TestEnv`] has folders and variables,
 //! [`Project`] is a copy of a fixture in it, [`Outcome`] is how a command ended.
 
+mod docker;
 mod env;
 mod files;
 mod outcome;
 mod registry;
 mod skip;
 
+pub(crate) use docker::{BUILDER, builder_image};
 pub(crate) use env::{Project, TestEnv, nightly};
 pub(crate) use files::{Snapshot, copy_tree, edit, set_time, touch, walk};
 pub(crate) use outcome::{Outcome, names};

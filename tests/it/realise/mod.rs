@@ -1,0 +1,79 @@
+//! Realisations in real containers, and on this machine where that is asked for.
+//!
+//! * `workspace`: what a container made is Fresh for others, and the same twice.
+//! * `hostile`: build scripts that want more than they may have.
+//! * `interrupted`: cancelled, killed, out of room; nothing is left behind.
+
+mod hostile;
+mod interrupted;
+mod workspace;
+
+use std::process::Command;
+
+use crate::support::{BUILDER, Outcome, Project, Registry, TestEnv, builder_image};
+
+/// An environment in which the builder of this toolchain is pinned, or `None`
+/// after a skip was noted.
+fn with_builder() -> Option<TestEnv> {
+    let image = builder_image()?;
+    let env = TestEnv::new();
+    let config = env.root().join("quickbuild.toml");
+    let text = format!("[builders.\"{BUILDER}\"]\nimage = \"{image}\"\n");
+    std::fs::write(&config, text).unwrap();
+    Some(
+        env.with("QUICKBUILD_CONFIG", config.to_str().unwrap())
+            .with("RUSTUP_TOOLCHAIN", "1.95.0"),
+    )
+}
+
+/// A project whose only dependency is a package with this build script.
+fn project_with_script(env: &TestEnv, name: &str, script: &str) -> Project {
+    let registry = Registry::new(env);
+    registry.publish(name, &[("build.rs", script), ("src/lib.rs", "")]);
+    let project = env.project("tiny");
+    let manifest = project.path("tiny/Cargo.toml");
+    let text = std::fs::read_to_string(&manifest).unwrap();
+    let line = format!("{name} = {{ version = \"0.1\", registry = \"private\" }}");
+    std::fs::write(
+        &manifest,
+        text.replace("fnv = \"1\"", &format!("fnv = \"1\"\n{line}")),
+    )
+    .unwrap();
+    registry.serve(&project.dir);
+    let _ = env.cargo(&project, &["update", "--workspace"]).success();
+    project
+}
+
+/// Containers or volumes of realisations into this store.
+fn listed(env: &TestEnv, what: &str, more: &[&str]) -> String {
+    let mut docker = Command::new("docker");
+    docker.args([what, "ls", "--quiet", "--filter"]);
+    docker.arg(format!("label=quickbuild.store={}", env.store().display()));
+    if what == "container" {
+        docker.arg("--all");
+    }
+    let output = docker.args(more).output().unwrap();
+    assert!(output.status.success(), "{docker:?}");
+    String::from_utf8_lossy(&output.stdout).trim().to_owned()
+}
+
+/// Nothing of a realisation is left on the engine or in the store's `tmp/`.
+#[track_caller]
+fn assert_nothing_left(env: &TestEnv) {
+    for what in ["container", "volume"] {
+        assert_eq!(listed(env, what, &[]), "", "{what}s are left");
+    }
+    let tmp = env.store().join("tmp");
+    let left: Vec<_> = std::fs::read_dir(tmp).unwrap().flatten().collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+/// The command failed and said why; its log can be shown.
+#[track_caller]
+fn assert_failed(env: &TestEnv, project: &Project, outcome: Outcome, reason: &str) {
+    assert_eq!(outcome.code, Some(3), "{outcome}");
+    assert!(outcome.stderr.contains(reason), "{outcome}");
+    let log = env.quickbuild(project, &["log", "tiny"]).success();
+    assert!(log.stdout.contains("tiny 0.1.0, by "), "{log}");
+    assert_nothing_left(env);
+}

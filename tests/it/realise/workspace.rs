@@ -1,0 +1,108 @@
+//! What a container makes of a workspace.
+
+use super::{assert_nothing_left, with_builder};
+use crate::support::{TestEnv, edit, nightly};
+
+/// Units of `workspace` that are not its own.
+fn json(env: &TestEnv, project: &crate::support::Project, more: &[&str]) -> serde_json::Value {
+    let mut arguments = vec!["realise", "--builder", "docker", "--format", "json"];
+    arguments.extend(more);
+    let outcome = env.quickbuild(project, &arguments).success();
+    serde_json::from_str(&outcome.stdout).unwrap_or_else(|error| panic!("{error}: {outcome}"))
+}
+
+#[test]
+fn what_a_container_made_is_fresh_elsewhere_and_made_once() {
+    let Some(env) = with_builder() else { return };
+    let project = env.project("workspace");
+    let first = json(&env, &project, &[]);
+    assert_eq!(first["missing"], serde_json::json!([]), "{first}");
+    let made = first["added"].as_array().unwrap().len();
+    assert_eq!(first["valid"], made, "{first}");
+    assert!(made > 10, "{first}");
+    assert_nothing_left(&env);
+    let _ = env.quickbuild(&project, &["store", "verify"]).success();
+
+    // Another user: another Cargo home, another checkout, all three commands.
+    let other = env.with_another_cargo_home();
+    for command in ["build", "check", "clippy"] {
+        let checkout = other.checkout(&project);
+        let own = other.built(&checkout, &[command, "--workspace"]);
+        let own: Vec<&str> = own.iter().map(String::as_str).collect();
+        let members = ["app", "base", "common", "derive", "native-sys"];
+        assert!(
+            own.iter().all(|name| members.contains(name)),
+            "{command}: {own:?}"
+        );
+        other.assert_fresh(&checkout, &[command, "--workspace"]);
+    }
+
+    // Valid already.
+    let again = json(&env, &project, &[]);
+    assert_eq!(again["valid"], made, "{again}");
+    assert_eq!(again["added"], serde_json::json!([]), "{again}");
+    assert_eq!(again["seconds"], 0.0, "{again}");
+
+    // One leaf more is one package more.
+    let wider = env.project("workspace");
+    edit(
+        &wider.path("base/Cargo.toml"),
+        "[dependencies]",
+        "[dependencies]\nfnv = \"1\"",
+    );
+    let _ = env.cargo(&wider, &["update", "--workspace"]).success();
+    let more = json(&env, &wider, &["--", "--workspace"]);
+    let added = more["added"].as_array().unwrap();
+    let added: Vec<&str> = added.iter().map(|name| name.as_str().unwrap()).collect();
+    assert!(added.iter().any(|name| name.contains("-fnv-")), "{more}");
+}
+
+#[test]
+fn two_containers_make_the_same() {
+    let Some(env) = with_builder() else { return };
+    let project = env.project("tiny");
+    let outcome = env
+        .quickbuild(&project, &["realise", "--builder", "docker", "--check"])
+        .success();
+    assert!(outcome.stdout.contains("0 files differ, 0 of"), "{outcome}");
+    assert_nothing_left(&env);
+}
+
+#[test]
+fn the_local_builder_makes_what_is_fresh_and_says_that_it_is_local() {
+    let env = TestEnv::new();
+    let project = env.project("workspace");
+    let outcome = env
+        .quickbuild(&project, &["realise", "--builder", "local"])
+        .success();
+    assert!(outcome.stdout.contains("0 units without"), "{outcome}");
+    let listed = env
+        .quickbuild(&project, &["store", "list", "--format", "json"])
+        .success();
+    assert!(!listed.stdout.contains("image:"), "{listed}");
+    let other = env.with_another_cargo_home();
+    let checkout = other.checkout(&project);
+    let own = other.built(&checkout, &["build"]);
+    assert!(!own.contains("serde"), "{own:?}");
+    other.assert_fresh(&checkout, &["build"]);
+    let left: Vec<_> = std::fs::read_dir(env.store().join("tmp"))
+        .unwrap()
+        .collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+#[test]
+fn the_local_builder_knows_the_per_unit_layout() {
+    let Some(env) = nightly(&TestEnv::new()) else {
+        crate::support::skipped("nightly", "that toolchain is not installed");
+        return;
+    };
+    let project = env.project("tiny");
+    let _ = env
+        .quickbuild(&project, &["realise", "--builder", "local"])
+        .success();
+    let checkout = env.checkout(&project);
+    let own = env.built(&checkout, &["build"]);
+    assert!(!own.contains("fnv"), "{own:?}");
+    env.assert_fresh(&checkout, &["build"]);
+}
