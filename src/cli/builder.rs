@@ -7,6 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use serde::Serialize;
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::flag;
 
 use super::arguments::{BuilderCommand, Format};
 use super::terminal::{Terminal, Verbosity, print_json, print_line};
@@ -144,9 +146,12 @@ impl Scene<'_> {
         let wanted = wanted?;
         let engine = self.engine()?;
         let cancelled = Arc::new(AtomicBool::new(false));
-        for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
-            // Without it, the signal ends the process, and the next one cleans up.
-            let _ = signal_hook::flag::register(signal, Arc::clone(&cancelled));
+        for signal in [SIGINT, SIGTERM] {
+            // The first one ends the work and the second one the process. Where
+            // they cannot be registered, the next image's making cleans up.
+            let code = i32::from(Exit::Failed as u8);
+            let _ = flag::register_conditional_shutdown(signal, code, Arc::clone(&cancelled));
+            let _ = flag::register(signal, Arc::clone(&cancelled));
         }
         let workshop = Workshop {
             environment: &self.surroundings.environment,
@@ -177,6 +182,8 @@ impl Scene<'_> {
         let definition = self.definition(name)?;
         let engine = self.engine()?;
         let own = local_name(definition);
+        let image = image.map(with_tag);
+        let image = image.as_deref();
         let wanted = image.unwrap_or(&own);
         let known = engine.image(wanted).map_err(advise)?;
         let found = match (known, image) {
@@ -326,6 +333,17 @@ fn local_name(definition: &Definition) -> String {
     format!("{REPOSITORY}:{}", definition.tag())
 }
 
+/// The name with a tag or a digest: without either, a registry would send
+/// everything that it has under the name.
+fn with_tag(image: &str) -> String {
+    let last = image.rsplit('/').next().unwrap_or(image);
+    if last.contains([':', '@']) {
+        image.to_owned()
+    } else {
+        format!("{image}:latest")
+    }
+}
+
 fn without_digest(image: &str) -> &str {
     image.split_once('@').map_or(image, |(name, _)| name)
 }
@@ -376,4 +394,17 @@ fn advise_load(error: LoadError) -> Failure {
 
 fn advise_unknown(error: DefinitionError) -> Failure {
     Failure::from(error).hint("`quickbuild builder list` lists them")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_image_without_a_tag_is_the_latest() {
+        assert_eq!(with_tag("rust"), "rust:latest");
+        assert_eq!(with_tag("host:5000/rust"), "host:5000/rust:latest");
+        assert_eq!(with_tag("rust:1.95.0"), "rust:1.95.0");
+        assert_eq!(with_tag("rust@sha256:0"), "rust@sha256:0");
+    }
 }

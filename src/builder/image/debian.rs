@@ -3,11 +3,10 @@
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Freshness, ImageError, Layer, LayerContent, Result, TIME, Workshop};
+use super::{Freshness, ImageError, Layer, LayerContent, Result, TIME, WAIT, Workshop};
 use crate::builder::definition::Definition;
 use crate::digest::{Canonical, ContentHash, RecipeHash};
 use crate::fs::{self, Stamp};
@@ -187,7 +186,7 @@ fn wait(workshop: &Workshop<'_>, mut child: Child) -> io::Result<ExitStatus> {
             let id = child.id().to_string();
             let _ = Command::new("kill").args(["-TERM", &id]).status();
         }
-        std::thread::sleep(Duration::from_millis(50));
+        std::thread::sleep(WAIT);
     }
 }
 

@@ -29,6 +29,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use super::BuilderError;
 use super::definition::{BUILT_IN, Definition, DefinitionError, Definitions, Source};
@@ -57,6 +58,9 @@ pub const PACKAGES_LABEL: &str = "quickbuild.packages";
 const TIME: u64 = 1_735_689_600;
 /// [`TIME`] as the configuration has it.
 const CREATED: &str = "2025-01-01T00:00:00Z";
+
+/// How long to wait before looking again whether something has ended.
+const WAIT: Duration = Duration::from_millis(50);
 
 /// Whether a Debian root of this day will do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -160,7 +164,7 @@ pub enum ImageError {
     #[error("a file of the image cannot be used")]
     File(#[from] FsError),
     /// The engine.
-    #[error("the image cannot be given to the engine")]
+    #[error("the image cannot be put into the engine")]
     Engine(#[from] BuilderError),
 }
 
@@ -220,9 +224,16 @@ impl Workshop<'_> {
         definition: &Definition,
         step: &mut dyn FnMut(&str),
     ) -> Result<Made> {
-        fs::create_dir_all(&self.folder)?;
+        let machine = engine.architecture()?;
+        if machine != definition.architecture {
+            return Err(ImageError::Engine(BuilderError::Architecture {
+                image: format!("{REPOSITORY}:{}", definition.tag()),
+                found: definition.architecture.clone(),
+                engine: machine,
+            }));
+        }
         step("waiting for another image to be made");
-        let _lock = Lock::exclusive(&self.folder.join("lock"))?;
+        let _lock = self.lock()?;
         let scratch = Scratch::new(&self.folder.join("tmp"))?;
         step("making the Debian root (about a minute)");
         let root = debian::root(self, definition, &scratch.0)?;
@@ -249,6 +260,21 @@ impl Workshop<'_> {
             image,
             existed,
         })
+    }
+
+    /// Waits for the folder; a wait that no signal ends would not do.
+    fn lock(&self) -> Result<Lock> {
+        fs::create_dir_all(&self.folder)?;
+        let path = self.folder.join("lock");
+        loop {
+            if let Some(lock) = Lock::try_exclusive(&path)? {
+                return Ok(lock);
+            }
+            if self.is_cancelled() {
+                return Err(ImageError::Cancelled);
+            }
+            std::thread::sleep(WAIT);
+        }
     }
 
     /// What the engine could not do because we stopped was cancelled.
