@@ -129,6 +129,11 @@ impl Config {
     }
 }
 
+/// The folder of the user's own key files.
+pub fn keys_folder(environment: &Environment) -> PathBuf {
+    xdg(environment, "XDG_CONFIG_HOME", ".config").join("keys")
+}
+
 /// `quickbuild` below one of the XDG base folders.
 fn xdg(environment: &Environment, variable: &str, fallback: &str) -> PathBuf {
     let base = match environment.get(variable) {

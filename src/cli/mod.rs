@@ -6,6 +6,7 @@ mod arguments;
 mod bridge;
 mod cargo;
 mod doctor;
+mod key;
 mod plan;
 mod store;
 mod terminal;
@@ -40,7 +41,8 @@ pub enum Exit {
     /// All is well.
     Success = 0,
     /// The command did its work and found something wrong: a damaged output,
-    /// something that `doctor` warns about.
+    /// an output
+    /// without a valid signature, something that `doctor` warns about.
     Found = 1,
     /// The command line is wrong (clap's code).
     Usage = 2,
@@ -170,6 +172,7 @@ fn run(
         Command::Plan(_) => plan::plan(surroundings, cargo_arguments),
         Command::Explain { package, .. } => plan::explain(surroundings, &package, cargo_arguments),
         Command::Store(command) => store::run(surroundings, command),
+        Command::Key(command) => key::run(surroundings, command),
         Command::Detach { target_dir } => store::detach(surroundings, target_dir),
         Command::Doctor { format } => doctor::run(surroundings, format),
         Command::Bridge(BridgeCommand::Request { recipe, emit }) => {

@@ -3,6 +3,7 @@
 //! * `architecture`: what the sources may import.
 //! * `phases`: cold, no-op, second checkout, relocated, changed, checked.
 //! * `bad_days`: damage, full disks, kills, locks, two processes at once.
+//! * `keys`: who has signed which output.
 //!
 //! Freshness is proved as Cargo sees it: plain `cargo` with
 //! `--message-format=json` has to find every unit `"fresh": true`.
@@ -14,5 +15,6 @@
 
 mod architecture;
 mod bad_days;
+mod keys;
 mod phases;
 mod support;
