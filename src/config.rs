@@ -167,6 +167,11 @@ pub fn project_file(folder: &Path) -> Option<PathBuf> {
     files.find(|file| file.is_file())
 }
 
+/// The folder of the user's own key files.
+pub fn keys_folder(environment: &Environment) -> PathBuf {
+    xdg(environment, "XDG_CONFIG_HOME", ".config").join("keys")
+}
+
 /// `quickbuild` below one of the XDG base folders.
 fn xdg(environment: &Environment, variable: &str, fallback: &str) -> PathBuf {
     let base = match environment.get(variable) {

@@ -36,6 +36,11 @@ impl ContentHash {
         Self(Sha256::digest(bytes).into())
     }
 
+    /// Ends a canonical digest.
+    pub fn finish(digest: Canonical) -> Self {
+        Self(digest.0.finalize().into())
+    }
+
     /// The raw digest.
     pub fn as_bytes(&self) -> &[u8; 32] {
         &self.0

@@ -7,7 +7,7 @@
 //! |---|---|---|
 //! | 0 | [`digest`], [`fs`], [`console`], [`environment`] | stable hashes; the only user of `std::fs`; the terminal; variables |
 //! | 1 | [`cargo`], [`config`] | all that is known of Cargo; `quickbuild.toml` |
-//! | 2 | [`recipe`], [`output`] | what to build; what building it produced |
+//! | 2 | [`recipe`], [`output`], [`trust`] | what to build; what building it produced; keys and signatures |
 //! | 3 | [`store`], [`builder`] | the hash-addressed store and its collector; containers and the local sandbox |
 //! | 4 | [`plan`], [`link`], [`harvest`], [`bridge`] | what is needed; into `target/`; out of `target/`; the rustc wrapper |
 //! | 5 | [`build`] | one command, from plan to summary |
@@ -35,3 +35,4 @@ pub mod plan;
 pub mod realise;
 pub mod recipe;
 pub mod store;
+pub mod trust;

@@ -2,7 +2,10 @@
 //! conditions it may be used. `docs/formats/output.md` describes the file.
 //! Pure: no I/O.
 
+mod claim;
+mod content;
 mod maker;
+pub mod provenance;
 
 use std::path::PathBuf;
 
@@ -13,6 +16,7 @@ use crate::cargo::fingerprint::{Fingerprint, LocalFingerprint};
 use crate::cargo::glibc::GlibcVersion;
 use crate::digest::{Canonical, ContentHash, OutputId, RecipeHash, UnitKey};
 
+pub use claim::Claim;
 pub use maker::{Maker, ParseMakerError};
 
 /// Version of the manifest format.
@@ -278,6 +282,9 @@ pub struct Naming {
     /// The units behind the fingerprint's `deps`, in the same order.
     pub deps: Vec<UnitKey>,
 }
+
+#[cfg(test)]
+pub(crate) mod samples;
 
 #[cfg(test)]
 mod tests {

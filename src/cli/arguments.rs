@@ -118,6 +118,9 @@ pub(super) enum Command {
     /// Make, pin and check the images in which recipes are built.
     #[command(subcommand)]
     Builder(BuilderCommand),
+    /// Make keys, sign outputs, find out who has signed them.
+    #[command(subcommand)]
+    Key(KeyCommand),
     /// Give a target directory its own copies of all that it shares with the store.
     #[command(after_help = "Example: quickbuild detach --target-dir target")]
     Detach {
@@ -296,6 +299,70 @@ pub(super) enum BuilderCommand {
         #[arg(long, value_enum, default_value = "text")]
         format: Format,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum KeyCommand {
+    /// Make a key pair; prints the public key.
+    ///
+    /// The secret key goes into a file that only its owner can read. An existing
+    /// file is never replaced.
+    #[command(after_help = "Example: quickbuild key generate cache.example.org-1")]
+    Generate {
+        /// The name that signatures will bear: letters, digits, `-`, `.` and `_`.
+        name: String,
+        /// Where to write the secret key; by default
+        /// `$XDG_CONFIG_HOME/quickbuild/keys/NAME.secret`.
+        #[arg(long, value_name = "FILE")]
+        to: Option<PathBuf>,
+    },
+    /// Print the public key of a secret key, as `name:base64`.
+    #[command(after_help = "Example: quickbuild key show cache.example.org-1")]
+    Show {
+        /// The key's name, or the path of its file.
+        name: String,
+    },
+    /// Sign outputs and all that they need, after comparing every byte with the manifests.
+    #[command(
+        after_help = "Examples:\n  quickbuild key sign cache.example.org-1 bat\n  quickbuild key sign ./ci.secret --all"
+    )]
+    Sign {
+        /// The key's name, or the path of its file.
+        name: String,
+        #[command(flatten)]
+        outputs: Selection,
+        /// How to print what was signed.
+        #[arg(long, value_enum, default_value = "text")]
+        format: Format,
+    },
+    /// Say by which keys outputs are signed; fails if one has no valid signature.
+    ///
+    /// It reads manifests; `quickbuild store verify` compares the files with them.
+    #[command(
+        after_help = "Example: quickbuild key verify --key cache.example.org-1:… --all --format json"
+    )]
+    Verify {
+        /// A public key to trust; by default those of your own key files.
+        #[arg(long = "key", value_name = "NAME:BASE64")]
+        keys: Vec<String>,
+        #[command(flatten)]
+        outputs: Selection,
+        /// How to print it.
+        #[arg(long, value_enum, default_value = "text")]
+        format: Format,
+    },
+}
+
+/// Which outputs are meant.
+#[derive(Debug, Args)]
+#[group(id = "selection", required = true, multiple = false)]
+pub(super) struct Selection {
+    /// Outputs: a package's name, a store name, or how an id begins.
+    #[arg(value_name = "OUTPUT")]
+    pub(super) outputs: Vec<String>,
+    /// All outputs of the store.
+    #[arg(long)]
+    pub(super) all: bool,
 }
 
 #[derive(Debug, Subcommand)]

@@ -7,6 +7,7 @@ mod bridge;
 mod builder;
 mod cargo;
 mod doctor;
+mod key;
 mod plan;
 mod realise;
 mod store;
@@ -42,7 +43,8 @@ pub enum Exit {
     /// All is well.
     Success = 0,
     /// The command did its work and found something wrong: a damaged output,
-    /// something that `doctor` warns about.
+    /// an output
+    /// without a valid signature, something that `doctor` warns about.
     Found = 1,
     /// The command line is wrong (clap's code).
     Usage = 2,
@@ -185,6 +187,7 @@ fn run(
         Command::Log { recipe } => realise::log(surroundings, &recipe),
         Command::Store(command) => store::run(surroundings, command),
         Command::Builder(command) => builder::run(surroundings, command),
+        Command::Key(command) => key::run(surroundings, command),
         Command::Detach { target_dir } => store::detach(surroundings, target_dir),
         Command::Doctor { format } => doctor::run(surroundings, format),
         Command::Bridge(BridgeCommand::Request { recipe, emit }) => {

@@ -134,7 +134,8 @@ pub(super) fn run(surroundings: &Surroundings, command: StoreCommand) -> Result<
     }
 }
 
-fn outputs(store: &Store) -> Result<Vec<Output>, Failure> {
+/// All outputs, by package and version.
+pub(super) fn outputs(store: &Store) -> Result<Vec<Output>, Failure> {
     let mut outputs: Vec<Output> = store
         .names()?
         .iter()

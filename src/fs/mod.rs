@@ -9,6 +9,7 @@
 pub mod fault;
 mod lock;
 mod place;
+mod private;
 mod stamp;
 
 use std::fs as std_fs;
@@ -18,6 +19,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 pub use lock::Lock;
 pub use place::{Placement, Sharing, place, place_at};
+pub use private::{Access, create_private_dir_all, write_new_private};
 pub use stamp::{Stamp, Time, now, set_mtime};
 
 use crate::digest::{ContentHash, ContentHasher};
@@ -35,6 +37,11 @@ impl FsError {
     /// Whether the cause is that the file or folder does not exist.
     pub fn is_absent(&self) -> bool {
         self.source.kind() == io::ErrorKind::NotFound
+    }
+
+    /// Whether the cause is that the file or folder exists.
+    pub fn is_present(&self) -> bool {
+        self.source.kind() == io::ErrorKind::AlreadyExists
     }
 
     /// Whether the device has no room left.

@@ -5,6 +5,8 @@
 //!
 //! ```text
 //! paths/<store name>/manifest.json   sorted by store name, and behind each …
+//! paths/<store name>/signatures      … its signatures, if it has any
+//! paths/<store name>/provenance.json … its provenance, if that is known
 //! paths/<store name>/files/<n>       … its files, by number
 //! units/<unit key>.json              how Cargo names these units, by key
 //! ```
@@ -14,23 +16,32 @@
 //! * [`import`] takes nothing on trust. Any other entry, order, size or
 //!   SHA-256, an id that does not follow from its manifest, or a reference to
 //!   nowhere refuses the whole archive, before anything of it is in the store.
+//! * Signatures and provenance are carried, not judged; only what is malformed,
+//!   or said of something else, is refused.
+
+mod objections;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, BufRead as _, Read, Write};
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use petgraph::algo::toposort;
 use petgraph::graph::{DiGraph, NodeIndex};
 use rayon::prelude::*;
 
+use super::attached::{PROVENANCE, SIGNATURES, parse_provenance_of, parse_signatures};
+use super::closure::{closure, store_names};
 use super::verify::{self, Depth, Kind};
 use super::{Added, FILE_TIME, Result, Source, Store, StoreError, is_store_name, read_manifest};
 use crate::digest::{ContentHash, ContentHasher, OutputId, UnitKey};
 use crate::fs;
-use crate::output::{FORMAT, Naming, Output, output_id};
+use crate::output::{Naming, Output};
+use objections::{is_harmless_naming, objection_to_output};
 
 /// Bytes that a manifest may have: far more than any has, yet no danger.
 const MAX_MANIFEST: u64 = 64 << 20;
+/// Bytes that signatures or provenance may have.
+const MAX_ATTACHED: u64 = 16 << 20;
 /// Bytes that the description of a naming may have.
 const MAX_NAMING: u64 = 1 << 20;
 /// How Zstandard's frames begin (RFC 8878, section 3.1.1).
@@ -62,7 +73,8 @@ pub fn export_beyond(
     has: &BTreeSet<String>,
     (to, packed): (&Path, Packed),
 ) -> Result<Vec<String>> {
-    let mut outputs = closure(store, names)?;
+    let outputs = closure(store, names)?;
+    let mut outputs = outputs.map_err(|(name, kind)| refuse_export(&name, kind))?;
     outputs.retain(|name, _| !has.contains(name));
     outputs.par_iter().try_for_each(|(name, _)| {
         let found = verify::inspect(store, name, Depth::Content).kinds;
@@ -90,36 +102,6 @@ fn refuse_export(store_name: &str, source: Kind) -> StoreError {
     }
 }
 
-/// The named outputs and all that they refer to, by store name.
-fn closure(store: &Store, names: &[String]) -> Result<BTreeMap<String, Output>> {
-    let by_id = store_names(store)?;
-    let mut outputs = BTreeMap::new();
-    let mut open = names.to_vec();
-    while let Some(name) = open.pop() {
-        if outputs.contains_key(&name) {
-            continue;
-        }
-        let output = Some(&name).filter(|name| is_store_name(name));
-        let output = output.and_then(|name| store.output(name));
-        let output = output.ok_or_else(|| refuse_export(&name, Kind::NoManifest))?;
-        for &id in &output.references {
-            let Some(reference) = by_id.get(&id) else {
-                return Err(refuse_export(&name, Kind::Reference { id }));
-            };
-            open.push(reference.clone());
-        }
-        outputs.insert(name, output);
-    }
-    Ok(outputs)
-}
-
-/// The store name of each id.
-fn store_names(store: &Store) -> Result<BTreeMap<OutputId, String>> {
-    let names = store.names()?.into_iter();
-    let pairs = names.filter_map(|name| Some((name.split('-').next()?.parse().ok()?, name)));
-    Ok(pairs.collect())
-}
-
 fn write_packed(store: &Store, outputs: &BTreeMap<String, Output>, to: &Path) -> Result<()> {
     let mut encoder = fs::at("write", to, zstd::Encoder::new(fs::create(to)?, LEVEL))?;
     // The same code occurs in many outputs, far apart.
@@ -144,6 +126,14 @@ fn write<W: Write>(
     for (name, output) in outputs {
         let manifest = serde_json::to_vec(output).expect("a manifest serialises");
         packing.document(&format!("paths/{name}/manifest.json"), &manifest)?;
+        if let Some(signatures) = store.signatures(name)? {
+            let signatures = signatures.to_string();
+            packing.document(&format!("paths/{name}/{SIGNATURES}"), signatures.as_bytes())?;
+        }
+        if let Some(provenance) = store.provenance(name)? {
+            let provenance = serde_json::to_vec(&provenance).expect("a statement serialises");
+            packing.document(&format!("paths/{name}/{PROVENANCE}"), &provenance)?;
+        }
         for (index, file) in output.files.iter().enumerate() {
             let content = fs::open(&store.file(output, index))?;
             let entry = format!("paths/{name}/{}", file.store_name(index));
@@ -250,6 +240,8 @@ fn refuse(reason: impl Into<String>) -> StoreError {
 #[derive(Debug, PartialEq, Eq)]
 enum Entry<'a> {
     Manifest(&'a str),
+    Signatures(&'a str),
+    Provenance(&'a str),
     File(&'a str, usize),
     Naming(UnitKey),
 }
@@ -263,6 +255,8 @@ impl<'a> Entry<'a> {
         let parts: Vec<&str> = name.split('/').collect();
         match parts[..] {
             ["paths", path, "manifest.json"] if is_store_name(path) => Some(Self::Manifest(path)),
+            ["paths", path, SIGNATURES] if is_store_name(path) => Some(Self::Signatures(path)),
+            ["paths", path, PROVENANCE] if is_store_name(path) => Some(Self::Provenance(path)),
             ["paths", path, "files", number] if is_store_name(path) => {
                 let index: usize = number.parse().ok()?;
                 (index.to_string() == number).then_some(Self::File(path, index))
@@ -288,6 +282,8 @@ struct Unpacking<'a> {
     outputs: Vec<Unpacked>,
     /// The output whose files are coming, and the number of the next.
     current: Option<(Output, usize)>,
+    /// What came last of what is said of that output.
+    attached: Option<&'static str>,
     /// The units of all outputs so far.
     keys: BTreeSet<UnitKey>,
     namings: Vec<UnitKey>,
@@ -300,6 +296,7 @@ impl<'a> Unpacking<'a> {
             stage,
             outputs: Vec::new(),
             current: None,
+            attached: None,
             keys: BTreeSet::new(),
             namings: Vec::new(),
         }
@@ -333,6 +330,8 @@ impl<'a> Unpacking<'a> {
             let size = entry.size();
             match Entry::parse(&name) {
                 Some(Entry::Manifest(path)) => self.manifest(path, size, &mut entry)?,
+                Some(Entry::Signatures(path)) => self.signatures(path, size, &mut entry)?,
+                Some(Entry::Provenance(path)) => self.provenance(path, size, &mut entry)?,
                 Some(Entry::File(path, index)) => self.file(path, index, size, &mut entry)?,
                 Some(Entry::Naming(key)) => self.naming(key, size, &mut entry)?,
                 None => return Err(refuse(format!("{name:?} is not a name that occurs in one"))),
@@ -374,6 +373,57 @@ impl<'a> Unpacking<'a> {
         fs::create_dir_all(&folder.join("files"))?;
         fs::write(&folder.join("manifest.json"), &bytes)?;
         self.current = Some((output, 0));
+        self.attached = None;
+        Ok(())
+    }
+
+    fn signatures(&mut self, store_name: &str, size: u64, content: &mut impl Read) -> Result<()> {
+        self.expect_beside(store_name, SIGNATURES)?;
+        let bytes = self.read(store_name, size, MAX_ATTACHED, content)?;
+        if let Err(error) = parse_signatures(&bytes) {
+            let reason = format!("the signatures of `{store_name}` are malformed: {error}");
+            return Err(refuse(reason));
+        }
+        Ok(fs::write(
+            &self.stage.join(store_name).join(SIGNATURES),
+            &bytes,
+        )?)
+    }
+
+    fn provenance(&mut self, store_name: &str, size: u64, content: &mut impl Read) -> Result<()> {
+        self.expect_beside(store_name, PROVENANCE)?;
+        let bytes = self.read(store_name, size, MAX_ATTACHED, content)?;
+        let parsed = match &self.current {
+            Some((output, _)) => parse_provenance_of(output, &bytes),
+            None => unreachable!("it was expected beside a manifest"),
+        };
+        if let Err(error) = parsed {
+            let reason = format!("the provenance of `{store_name}` is malformed: {error}");
+            return Err(refuse(reason));
+        }
+        Ok(fs::write(
+            &self.stage.join(store_name).join(PROVENANCE),
+            &bytes,
+        )?)
+    }
+
+    /// Whether this may come now: behind its manifest, before the first file,
+    /// each once, signatures first.
+    fn expect_beside(&mut self, store_name: &str, file: &'static str) -> Result<()> {
+        let is_next = self
+            .current
+            .as_ref()
+            .is_some_and(|(output, next)| *next == 0 && output.store_name() == store_name);
+        let is_in_order = match self.attached {
+            None => true,
+            Some(last) => last == SIGNATURES && file == PROVENANCE,
+        };
+        if !is_next || !is_in_order {
+            return Err(refuse(format!(
+                "`{file}` of `{store_name}` is out of order"
+            )));
+        }
+        self.attached = Some(file);
         Ok(())
     }
 
@@ -515,6 +565,7 @@ impl<'a> Unpacking<'a> {
                 Added::New => report.added.push(store_name.clone()),
                 Added::Existing => report.existing.push(store_name.clone()),
             }
+            attach(store, &folder, &output)?;
         }
         for &key in &self.namings {
             // What was learned here was proved here.
@@ -561,60 +612,27 @@ impl<'a> Unpacking<'a> {
     }
 }
 
-/// Why an output of a stranger is not taken.
-fn objection_to_output(output: &Output, store_name: &str) -> Option<&'static str> {
-    if output.format != FORMAT {
-        Some("has a format that this quickbuild does not know")
-    } else if output.store_name() != store_name {
-        Some("has the manifest of another output")
-    } else if output_id(
-        output.key,
-        &output.inputs,
-        &output.references,
-        &output.builder,
-    ) != output.id
-    {
-        Some("has an id that does not follow from its manifest")
-    } else if output
-        .files
-        .iter()
-        .any(|file| file.mode & !0o777 != 0 || file.mode & 0o400 == 0)
-    {
-        Some("has a file with an impossible mode")
-    } else if !output
-        .files
-        .iter()
-        .all(|file| is_inside(Path::new(&file.name)))
-    {
-        Some("has a file whose name leads out of the target directory")
-    } else if !is_word(&output.unit_id) || !is_word(&output.extra_filename) {
-        Some("has an impossible unit id")
-    } else {
-        None
+/// Adds what an archive says of an output, if the store has just that output:
+/// what is said of other bytes is of no use here. What is there already stays.
+fn attach(store: &Store, folder: &Path, output: &Output) -> Result<()> {
+    let store_name = output.store_name();
+    let here = store.output(&store_name);
+    if here.is_none_or(|here| here.content_hash() != output.content_hash()) {
+        return Ok(());
     }
-}
-
-/// Whether what Cargo would name so stays inside the target directory.
-fn is_harmless_naming(naming: &Naming) -> bool {
-    let out_dir = &naming.out_dir;
-    naming.format == FORMAT
-        && is_word(&naming.unit_id)
-        && is_word(&naming.extra_filename)
-        && (out_dir.as_os_str().is_empty() || is_inside(out_dir))
-        && is_inside(Path::new(&naming.stem))
-}
-
-/// Whether a path names something below the folder it is joined to.
-fn is_inside(path: &Path) -> bool {
-    let mut components = path.components().peekable();
-    let is_named = components.peek().is_some();
-    is_named && components.all(|component| matches!(component, Component::Normal(_)))
-}
-
-/// Whether a text is no more than a part of a file's name.
-fn is_word(text: &str) -> bool {
-    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
-    text.chars().all(allowed)
+    let vanished = |file: &str| refuse(format!("`{file}` of `{store_name}` cannot be read again"));
+    if let Some(bytes) = fs::read_optional(&folder.join(SIGNATURES))? {
+        let signatures = parse_signatures(&bytes).map_err(|_changed| vanished(SIGNATURES))?;
+        store.merge_signatures(&store_name, signatures)?;
+    }
+    if let Some(bytes) = fs::read_optional(&folder.join(PROVENANCE))?
+        && store.provenance(&store_name)?.is_none()
+    {
+        let statement =
+            parse_provenance_of(output, &bytes).map_err(|_changed| vanished(PROVENANCE))?;
+        store.add_provenance(&store_name, &statement)?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -19,6 +19,7 @@ use petgraph::graph::{DiGraph, NodeIndex};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
+use super::attached::{PROVENANCE, SIGNATURES};
 use super::{FORMAT, Result, Root, Store, StoreError, is_store_name};
 use crate::digest::OutputId;
 use crate::fs::{self, Lock, Stamp};
@@ -415,7 +416,8 @@ fn prune_index(store: &Store, living: &BTreeSet<&str>) -> Result<()> {
 /// What a file occupies.
 #[derive(Debug, Clone)]
 struct Occupied {
-    /// Bytes in it; none for a manifest, which is not a file of its output.
+    /// Bytes in it; none for a manifest and what is beside it, which are no
+    /// files of their output.
     size: u64,
     /// Bytes on the device.
     disk: u64,
@@ -432,7 +434,7 @@ fn occupied(path: &Path) -> Result<Vec<Occupied>> {
         vec![PathBuf::new()]
     };
     let files = files.into_iter().filter_map(|file| {
-        let is_manifest = file == Path::new("manifest.json");
+        let is_own = !is_beside(&file);
         let file = if file.as_os_str().is_empty() {
             path.to_owned()
         } else {
@@ -441,7 +443,7 @@ fn occupied(path: &Path) -> Result<Vec<Occupied>> {
         let (disk, links, device) = Stamp::usage(&file)?;
         let stamp = Stamp::of(&file)?;
         Some(Occupied {
-            size: if is_manifest { 0 } else { stamp.size },
+            size: if is_own { stamp.size } else { 0 },
             disk,
             links,
             device,
@@ -449,6 +451,13 @@ fn occupied(path: &Path) -> Result<Vec<Occupied>> {
         })
     });
     Ok(files.collect())
+}
+
+/// Whether a file of a path says something of its output.
+fn is_beside(file: &Path) -> bool {
+    ["manifest.json", SIGNATURES, PROVENANCE]
+        .iter()
+        .any(|name| file == Path::new(name))
 }
 
 /// One inode among some files.

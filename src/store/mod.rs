@@ -6,6 +6,7 @@
 //!   paths/<output id>-<name>-<version>/
 //!     manifest.json                written last; its time is the last use, to ten minutes
 //!     files/<n>                    the n-th file of the manifest
+//!     signatures  provenance.json  what is said of it; both optional, added later
 //!   index/<recipe hash>            the outputs of a recipe, one name a line
 //!   units/<unit key>.json          how Cargo names a unit
 //!   roots/<id>.json                a target directory and what it links
@@ -23,7 +24,10 @@
 //! Nothing here parses recipes, and nothing here knows a target directory.
 
 pub mod archive;
+mod attached;
+mod closure;
 pub mod collect;
+pub mod signing;
 pub mod verify;
 
 use std::path::{Path, PathBuf};
@@ -73,6 +77,15 @@ pub enum StoreError {
         /// What is wrong.
         source: serde_json::Error,
     },
+    /// What is said of an output beside its manifest is not what this version
+    /// writes.
+    #[error("`{}` is malformed; `quickbuild store repair` takes it away", path.display())]
+    Attached {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// Somebody uses the store, and the operation needs it alone.
     #[error("the store at `{}` is in use", path.display())]
     Busy {
@@ -82,6 +95,14 @@ pub enum StoreError {
     /// An output cannot be exported.
     #[error("cannot export `{store_name}`")]
     Export {
+        /// The output.
+        store_name: String,
+        /// What is wrong with it.
+        source: verify::Kind,
+    },
+    /// An output cannot be signed.
+    #[error("cannot sign `{store_name}`")]
+    Sign {
         /// The output.
         store_name: String,
         /// What is wrong with it.

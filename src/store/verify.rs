@@ -4,19 +4,19 @@
 //! store to itself and trusts no finding: it looks at each named path again,
 //! content included, before it changes anything. It takes out rather than
 //! mends, since Cargo compiles what is missing; only a wrong time or mode
-//! around proven content is set right.
+//! around proven content is set right, and malformed
+//! signatures or provenance are taken away from it.
 
 use std::collections::BTreeSet;
-use std::error::Error as _;
 use std::fmt;
 use std::path::Path;
 
 use rayon::prelude::*;
 use serde::Deserialize;
 
-use super::{FILE_TIME, Result, Store, collect, is_store_name};
+use super::{FILE_TIME, Result, Store, attached, collect, is_store_name};
 use crate::digest::OutputId;
-use crate::fs::{self, FsError, Stamp};
+use crate::fs::{self, Stamp};
 use crate::output::{FORMAT, File, Output, output_id};
 
 /// How closely to look.
@@ -88,15 +88,22 @@ pub enum Kind {
     /// A file's bytes have been changed.
     #[error("`{file}` has another SHA-256 than its manifest says")]
     Content { file: String },
+    /// What is said of it beside the manifest is not what this version writes;
+    /// [`repair`] takes that away, and nothing else.
+    #[error("its `{file}` is malformed: {reason}")]
+    Attached { file: &'static str, reason: String },
     /// It is useless without another output.
     #[error("it refers to `{id}`, which is missing")]
     Reference { id: OutputId },
 }
 
 impl Kind {
-    /// Whether nothing is wrong but what `stat` shows about right content.
+    /// Whether nothing is wrong with the content.
     pub(super) fn is_mendable(&self) -> bool {
-        matches!(self, Self::Time { .. } | Self::Mode { .. })
+        matches!(
+            self,
+            Self::Time { .. } | Self::Mode { .. } | Self::Attached { .. }
+        )
     }
 }
 
@@ -216,6 +223,8 @@ pub(super) fn inspect(store: &Store, store_name: &str, depth: Depth) -> Inspecti
     for (index, file) in output.files.iter().enumerate() {
         kinds.extend(inspect_file(&folder, file.store_name(index), file, depth));
     }
+    let malformed = attached::malformed(store, &output).into_iter();
+    kinds.extend(malformed.map(|(file, reason)| Kind::Attached { file, reason }));
     Inspection {
         references: output.references,
         kinds,
@@ -289,7 +298,7 @@ fn inspect_file(folder: &Path, place: String, file: &File, depth: Depth) -> Vec<
 }
 
 /// The error with its cause, since a [`Kind`] can be compared and kept.
-fn reason(error: &FsError) -> String {
+pub(super) fn reason(error: &dyn std::error::Error) -> String {
     match error.source() {
         Some(source) => format!("{error}: {source}"),
         None => error.to_string(),
@@ -324,6 +333,7 @@ fn mend(store: &Store, store_name: &str, kinds: &[Kind]) -> Result<()> {
         match kind {
             Kind::Mode { file, expected, .. } => fs::set_mode(&folder.join(file), *expected)?,
             Kind::Time { file } => fs::set_mtime(&folder.join(file), FILE_TIME)?,
+            Kind::Attached { file, .. } => store.detach(store_name, file)?,
             _ => {} // none is left here
         }
     }

@@ -11,7 +11,7 @@ use crate::support::walk;
 const RANKS: [&[&str]; 8] = [
     &["digest", "fs", "console", "environment"],
     &["cargo", "config"],
-    &["recipe", "output"],
+    &["recipe", "output", "trust"],
     &["store", "builder"],
     &["plan", "link", "harvest", "bridge"],
     &["build"],

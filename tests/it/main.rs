@@ -5,6 +5,7 @@
 //! * `builders`: images are made, pinned and checked.
 //! * `realise`: real containers, hostile build scripts, interruptions.
 //! * `bad_days`: damage, full disks, kills, locks, two processes at once.
+//! * `keys`: who has signed which output.
 //!
 //! Freshness is proved as Cargo sees it: plain `cargo` with
 //! `--message-format=json` has to find every unit `"fresh": true`.
@@ -17,6 +18,7 @@
 mod architecture;
 mod bad_days;
 mod builders;
+mod keys;
 mod phases;
 mod realise;
 mod support;

@@ -1,6 +1,10 @@
 use super::*;
 use crate::cargo::fingerprint::Fingerprint;
+use crate::output::FORMAT;
+use crate::output::provenance::Statement;
+use crate::store::attached::tests::statement;
 use crate::store::verify::{samples, verify};
+use crate::trust::SecretKey;
 
 fn naming(key: UnitKey) -> Naming {
     let fingerprint = br#"{"rustc":1,"features":"","declared_features":"","target":1,
@@ -365,4 +369,110 @@ fn no_flipped_or_missing_byte_gets_through() {
         let known = store.naming(sample.base.key);
         assert_eq!(known, Some(naming(sample.base.key)));
     }
+}
+
+/// Signatures and provenance of `base`, which are by nobody in particular.
+fn attach_to_base(sample: &Sample) -> (String, Statement) {
+    let name = sample.base.store_name();
+    for key in ["b", "a"] {
+        let key = SecretKey::generate(key.parse().unwrap()).unwrap();
+        let signature = key.sign(b"message");
+        sample.store.add_signature(&name, signature).unwrap();
+    }
+    let statement = statement(&sample.base);
+    sample.store.add_provenance(&name, &statement).unwrap();
+    (name, statement)
+}
+
+#[test]
+fn signatures_and_provenance_are_carried() {
+    let sample = Sample::new();
+    let plain = sample.export();
+    let (name, statement) = attach_to_base(&sample);
+    let bytes = sample.export();
+    assert_ne!(bytes, plain);
+    let (folder, store, _) = import_bytes(&bytes).unwrap();
+    let known = sample.store.signatures(&name).unwrap();
+    assert_eq!(store.signatures(&name).unwrap(), known);
+    assert_eq!(store.provenance(&name).unwrap(), Some(statement.clone()));
+    let again = folder.path().join("again");
+    export(&store, &sample.names(), &again).unwrap();
+    assert_eq!(fs::read(&again).unwrap(), bytes);
+
+    // Without them it is the archive that it was before there were any.
+    for file in [SIGNATURES, PROVENANCE] {
+        sample.store.detach(&name, file).unwrap();
+    }
+    assert_eq!(sample.export(), plain);
+    // They come to an output that has none, and replace none.
+    let from = sample.folder.path().join("attached");
+    fs::write(&from, &bytes).unwrap();
+    import(&sample.store, &from).unwrap();
+    assert_eq!(sample.store.signatures(&name).unwrap(), known);
+    let other = SecretKey::generate("a".parse().unwrap()).unwrap();
+    let signature = other.sign(b"here");
+    sample.store.add_signature(&name, signature).unwrap();
+    import(&sample.store, &from).unwrap();
+    let kept = sample.store.signatures(&name).unwrap().unwrap();
+    assert!(kept.are_by(&other.public(), b"here"));
+}
+
+#[test]
+fn what_is_said_of_other_bytes_is_not_taken() {
+    let sample = Sample::new();
+    let (name, _) = attach_to_base(&sample);
+    let from = sample.folder.path().join("attached");
+    fs::write(&from, &sample.export()).unwrap();
+    // The same id with other bytes, as another compilation gives them.
+    let store = Store::open(&sample.folder.path().join("other")).unwrap();
+    samples::add(&store, "base", &[], &[b"BASE", b""]);
+    import(&store, &from).unwrap();
+    assert_eq!(store.signatures(&name).unwrap(), None);
+    assert_eq!(store.provenance(&name).unwrap(), None);
+}
+
+#[test]
+fn malformed_signatures_and_provenance_are_refused() {
+    let sample = Sample::new();
+    attach_to_base(&sample);
+    let good = entries(&sample.export());
+    assert!(import_bytes(&pack(&good)).is_ok());
+    let place = |end: &str| {
+        good.iter()
+            .position(|(name, ..)| name.ends_with(end))
+            .unwrap()
+    };
+    let [manifest, signatures, provenance] = ["manifest.json", SIGNATURES, PROVENANCE].map(|end| {
+        let base = good[place(SIGNATURES)].0.replace(SIGNATURES, end);
+        place(&base)
+    });
+    let refused = |reason: &str, change: &dyn Fn(&mut Vec<Raw>)| {
+        let mut entries = good.clone();
+        change(&mut entries);
+        let found = refusal(import_bytes(&pack(&entries)));
+        assert!(found.contains(reason), "{found:?} instead of {reason:?}");
+    };
+    refused("malformed", &|entries| entries[signatures].2.truncate(9));
+    refused("malformed", &|entries| entries[signatures].2.clear());
+    refused("malformed", &|entries| entries[signatures].2[0] = 0xff);
+    refused("malformed", &|entries| entries[provenance].2.clear());
+    let foreign = serde_json::to_vec(&statement(&sample.top)).unwrap();
+    refused("something else", &|entries| {
+        entries[provenance].2.clone_from(&foreign);
+    });
+    refused("out of order", &|entries| {
+        entries.swap(signatures, provenance);
+    });
+    refused("out of order", &|entries| {
+        entries.swap(manifest, signatures);
+    });
+    refused("out of order", &|entries| {
+        entries.insert(signatures, good[signatures].clone());
+    });
+    refused("out of order", &|entries| {
+        entries.swap(provenance, provenance + 1);
+    });
+    refused("out of order", &|entries| {
+        entries[signatures].0 = format!("paths/{}/{SIGNATURES}", sample.top.store_name());
+    });
 }
