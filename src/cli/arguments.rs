@@ -324,6 +324,7 @@ pub(super) enum KeyCommand {
     },
     /// Sign outputs and all that they need, after comparing every byte with the manifests.
     #[command(
+        override_usage = "quickbuild key sign [OPTIONS] <NAME> <OUTPUT…|--all>",
         after_help = "Examples:\n  quickbuild key sign cache.example.org-1 bat\n  quickbuild key sign ./ci.secret --all"
     )]
     Sign {
@@ -339,6 +340,7 @@ pub(super) enum KeyCommand {
     ///
     /// It reads manifests; `quickbuild store verify` compares the files with them.
     #[command(
+        override_usage = "quickbuild key verify [OPTIONS] <OUTPUT…|--all>",
         after_help = "Example: quickbuild key verify --key cache.example.org-1:… --all --format json"
     )]
     Verify {

@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::terminal::{print_json, print_line};
 use super::{Exit, Failure, Surroundings};
 use crate::cargo::invocation::{Invocation, Subcommand};
+use crate::output::Maker;
 use crate::plan::inputs::Inspector;
 use crate::plan::{Context, Plan, Planned, Verdict};
 use crate::store::Store;
@@ -234,6 +235,9 @@ pub(super) fn explain(
                     output.seconds,
                     super::terminal::size(output.size())
                 ));
+                if output.builder != Maker::Local {
+                    print_line(&format!("  made by   {}", output.builder));
+                }
                 if let Some(glibc) = &output.glibc {
                     print_line(&format!("  needs     GLIBC {glibc}"));
                 }

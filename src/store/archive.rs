@@ -29,7 +29,7 @@ use petgraph::algo::toposort;
 use petgraph::graph::{DiGraph, NodeIndex};
 use rayon::prelude::*;
 
-use super::attached::{PROVENANCE, SIGNATURES, parse_provenance_of, parse_signatures};
+use super::attached::{PROVENANCE, SIGNATURES, parse_provenance, parse_signatures};
 use super::closure::{closure, store_names};
 use super::verify::{self, Depth, Kind};
 use super::{Added, FILE_TIME, Result, Source, Store, StoreError, is_store_name, read_manifest};
@@ -130,7 +130,7 @@ fn write<W: Write>(
             let signatures = signatures.to_string();
             packing.document(&format!("paths/{name}/{SIGNATURES}"), signatures.as_bytes())?;
         }
-        if let Some(provenance) = store.provenance(name)? {
+        if let Some(provenance) = store.provenance(output)? {
             let provenance = serde_json::to_vec(&provenance).expect("a statement serialises");
             packing.document(&format!("paths/{name}/{PROVENANCE}"), &provenance)?;
         }
@@ -394,7 +394,7 @@ impl<'a> Unpacking<'a> {
         self.expect_beside(store_name, PROVENANCE)?;
         let bytes = self.read(store_name, size, MAX_ATTACHED, content)?;
         let parsed = match &self.current {
-            Some((output, _)) => parse_provenance_of(output, &bytes),
+            Some((output, _)) => parse_provenance(output, &bytes),
             None => unreachable!("it was expected beside a manifest"),
         };
         if let Err(error) = parsed {
@@ -626,10 +626,10 @@ fn attach(store: &Store, folder: &Path, output: &Output) -> Result<()> {
         store.merge_signatures(&store_name, signatures)?;
     }
     if let Some(bytes) = fs::read_optional(&folder.join(PROVENANCE))?
-        && store.provenance(&store_name)?.is_none()
+        && store.provenance(output)?.is_none()
     {
         let statement =
-            parse_provenance_of(output, &bytes).map_err(|_changed| vanished(PROVENANCE))?;
+            parse_provenance(output, &bytes).map_err(|_changed| vanished(PROVENANCE))?;
         store.add_provenance(&store_name, &statement)?;
     }
     Ok(())

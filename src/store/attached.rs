@@ -67,9 +67,11 @@ impl Store {
 
     /// What is said of how an output came about, if anything.
     ///
-    /// Fails with [`StoreError::Attached`] if the file is malformed.
-    pub fn provenance(&self, store_name: &str) -> Result<Option<Statement>> {
-        read(&self.attached(store_name, PROVENANCE), parse_provenance)
+    /// Fails with [`StoreError::Attached`] if the file is malformed, or about
+    /// something else.
+    pub fn provenance(&self, output: &Output) -> Result<Option<Statement>> {
+        let path = self.attached(&output.store_name(), PROVENANCE);
+        read(&path, |bytes| parse_provenance(output, bytes))
     }
 
     /// Says how an output came about, in the place of what was said before.
@@ -124,16 +126,12 @@ pub(super) fn parse_signatures(bytes: &[u8]) -> std::result::Result<Signatures, 
     Ok(std::str::from_utf8(bytes)?.parse::<Signatures>()?)
 }
 
-fn parse_provenance(bytes: &[u8]) -> std::result::Result<Statement, Malformed> {
-    Ok(serde_json::from_slice(bytes)?)
-}
-
 /// Reads a statement about this very output.
-pub(super) fn parse_provenance_of(
+pub(super) fn parse_provenance(
     output: &Output,
     bytes: &[u8],
 ) -> std::result::Result<Statement, Malformed> {
-    let statement = parse_provenance(bytes)?;
+    let statement: Statement = serde_json::from_slice(bytes)?;
     if statement.is_about(output) {
         Ok(statement)
     } else {
@@ -143,12 +141,8 @@ pub(super) fn parse_provenance_of(
 
 /// What is wrong with the files beside a manifest: their names, and why.
 pub(super) fn malformed(store: &Store, output: &Output) -> Vec<(&'static str, String)> {
-    let store_name = output.store_name();
-    let signatures = read(&store.attached(&store_name, SIGNATURES), parse_signatures).map(drop);
-    let provenance = read(&store.attached(&store_name, PROVENANCE), |bytes| {
-        parse_provenance_of(output, bytes)
-    })
-    .map(drop);
+    let signatures = store.signatures(&output.store_name()).map(drop);
+    let provenance = store.provenance(output).map(drop);
     let found = [(SIGNATURES, signatures), (PROVENANCE, provenance)];
     let problem = |(file, result): (&'static str, Result<()>)| {
         let error = result.err()?;
@@ -241,12 +235,13 @@ pub(in crate::store) mod tests {
         let name = output.store_name();
         store.add_signature(&name, key("a").sign(b"1")).unwrap();
         store.add_provenance(&name, &statement(&output)).unwrap();
-        assert_eq!(store.provenance(&name).unwrap(), Some(statement(&output)));
+        assert_eq!(store.provenance(&output).unwrap(), Some(statement(&output)));
         assert_eq!(verify(root, Depth::Content).unwrap(), []);
 
         fs::write(&store.attached(&name, SIGNATURES), b"a:b\n").unwrap();
         store.add_provenance(&name, &statement(&other)).unwrap();
         assert!(store.signatures(&name).is_err());
+        assert!(store.provenance(&output).is_err());
         assert!(store.add_signature(&name, key("a").sign(b"1")).is_err());
         let problems = verify(root, Depth::Stamps).unwrap();
         let found = problems.iter().map(|problem| match &problem.kind {
@@ -264,8 +259,8 @@ pub(in crate::store) mod tests {
         );
         assert_eq!(verify(root, Depth::Content).unwrap(), []);
         let store = Store::open(root).unwrap();
-        assert_eq!(store.output(&name), Some(output));
         assert_eq!(store.signatures(&name).unwrap(), None);
-        assert_eq!(store.provenance(&name).unwrap(), None);
+        assert_eq!(store.provenance(&output).unwrap(), None);
+        assert_eq!(store.output(&name), Some(output));
     }
 }

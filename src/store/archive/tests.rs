@@ -394,7 +394,10 @@ fn signatures_and_provenance_are_carried() {
     let (folder, store, _) = import_bytes(&bytes).unwrap();
     let known = sample.store.signatures(&name).unwrap();
     assert_eq!(store.signatures(&name).unwrap(), known);
-    assert_eq!(store.provenance(&name).unwrap(), Some(statement.clone()));
+    assert_eq!(
+        store.provenance(&sample.base).unwrap(),
+        Some(statement.clone())
+    );
     let again = folder.path().join("again");
     export(&store, &sample.names(), &again).unwrap();
     assert_eq!(fs::read(&again).unwrap(), bytes);
@@ -428,7 +431,7 @@ fn what_is_said_of_other_bytes_is_not_taken() {
     samples::add(&store, "base", &[], &[b"BASE", b""]);
     import(&store, &from).unwrap();
     assert_eq!(store.signatures(&name).unwrap(), None);
-    assert_eq!(store.provenance(&name).unwrap(), None);
+    assert_eq!(store.provenance(&sample.base).unwrap(), None);
 }
 
 #[test]
