@@ -201,9 +201,12 @@ mod tests {
 
     #[test]
     fn packages_beside_the_workspace_widen_it() {
-        let common = |others: &[&'static str]| {
-            common_ancestor(Path::new("/a/b/c"), others.iter().map(Path::new))
-        };
+        fn common(others: &[&'static str]) -> &'static Path {
+            common_ancestor(
+                Path::new("/a/b/c"),
+                others.iter().map(|folder| Path::new(*folder)),
+            )
+        }
         assert_eq!(common(&[]), Path::new("/a/b/c"));
         assert_eq!(common(&["/a/b/c/d", "/a/b/x"]), Path::new("/a/b"));
         assert_eq!(common(&["/x"]), Path::new("/"));

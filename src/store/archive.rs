@@ -20,6 +20,7 @@
 //!   or said of something else, is refused.
 
 mod objections;
+mod pack;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, BufRead as _, Read, Write};
@@ -30,13 +31,13 @@ use petgraph::graph::{DiGraph, NodeIndex};
 use rayon::prelude::*;
 
 use super::attached::{PROVENANCE, SIGNATURES, parse_provenance, parse_signatures};
-use super::closure::{closure, store_names};
-use super::verify::{self, Depth, Kind};
-use super::{Added, FILE_TIME, Result, Source, Store, StoreError, is_store_name, read_manifest};
+use super::closure::store_names;
+use super::{Added, Result, Source, Store, StoreError, is_store_name, read_manifest};
 use crate::digest::{ContentHash, ContentHasher, OutputId, UnitKey};
 use crate::fs;
 use crate::output::{Naming, Output};
 use objections::{is_harmless_naming, objection_to_output};
+pub use pack::{Packed, export, export_beyond};
 
 /// Bytes that a manifest may have: far more than any has, yet no danger.
 const MAX_MANIFEST: u64 = 64 << 20;
@@ -46,135 +47,6 @@ const MAX_ATTACHED: u64 = 16 << 20;
 const MAX_NAMING: u64 = 1 << 20;
 /// How Zstandard's frames begin (RFC 8878, section 3.1.1).
 const ZSTANDARD: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
-/// Zstandard's own default; more costs more time than it saves.
-const LEVEL: i32 = 3;
-
-/// Writes outputs and their closure into one file, replacing it at once, and
-/// returns the store names of all that is in it, sorted.
-///
-/// Fails with [`StoreError::Export`] if one of them is absent or damaged.
-pub fn export(store: &Store, names: &[String], to: &Path) -> Result<Vec<String>> {
-    export_beyond(store, names, &BTreeSet::new(), (to, Packed::Zstandard))
-}
-
-/// How the tar is packed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Packed {
-    /// In Zstandard, to be kept or sent.
-    Zstandard,
-    /// Not at all: the archive is read at once and removed.
-    Plain,
-}
-
-/// [`export`] without what the reader `has` already, and packed or not.
-pub fn export_beyond(
-    store: &Store,
-    names: &[String],
-    has: &BTreeSet<String>,
-    (to, packed): (&Path, Packed),
-) -> Result<Vec<String>> {
-    let outputs = closure(store, names)?;
-    let mut outputs = outputs.map_err(|(name, kind)| refuse_export(&name, kind))?;
-    outputs.retain(|name, _| !has.contains(name));
-    outputs.par_iter().try_for_each(|(name, _)| {
-        let found = verify::inspect(store, name, Depth::Content).kinds;
-        match found.into_iter().find(|kind| !kind.is_mendable()) {
-            Some(kind) => Err(refuse_export(name, kind)),
-            None => Ok(()),
-        }
-    })?;
-    let beside = fs::unique_beside(to);
-    let written = match packed {
-        Packed::Zstandard => write_packed(store, &outputs, &beside),
-        Packed::Plain => write(store, &outputs, &beside, fs::create(&beside)?).map(drop),
-    };
-    let written = written.and_then(|()| Ok(fs::rename(&beside, to)?));
-    if written.is_err() {
-        let _ = fs::remove_file(&beside);
-    }
-    written.map(|()| outputs.into_keys().collect())
-}
-
-fn refuse_export(store_name: &str, source: Kind) -> StoreError {
-    StoreError::Export {
-        store_name: store_name.to_owned(),
-        source,
-    }
-}
-
-fn write_packed(store: &Store, outputs: &BTreeMap<String, Output>, to: &Path) -> Result<()> {
-    let mut encoder = fs::at("write", to, zstd::Encoder::new(fs::create(to)?, LEVEL))?;
-    // The same code occurs in many outputs, far apart.
-    fs::at("write", to, encoder.long_distance_matching(true))?;
-    fs::at("write", to, encoder.include_checksum(true))?;
-    let encoder = write(store, outputs, to, encoder)?;
-    let file = fs::at("write", to, encoder.finish())?;
-    fs::at("sync", to, file.sync_all())?;
-    Ok(())
-}
-
-/// Writes the tar, and gives back what it was written to.
-fn write<W: Write>(
-    store: &Store,
-    outputs: &BTreeMap<String, Output>,
-    to: &Path,
-    writer: W,
-) -> Result<W> {
-    let tar = tar::Builder::new(writer);
-    let mut packing = Packing { to, tar };
-    let mut namings = BTreeMap::new();
-    for (name, output) in outputs {
-        let manifest = serde_json::to_vec(output).expect("a manifest serialises");
-        packing.document(&format!("paths/{name}/manifest.json"), &manifest)?;
-        if let Some(signatures) = store.signatures(name)? {
-            let signatures = signatures.to_string();
-            packing.document(&format!("paths/{name}/{SIGNATURES}"), signatures.as_bytes())?;
-        }
-        if let Some(provenance) = store.provenance(output)? {
-            let provenance = serde_json::to_vec(&provenance).expect("a statement serialises");
-            packing.document(&format!("paths/{name}/{PROVENANCE}"), &provenance)?;
-        }
-        for (index, file) in output.files.iter().enumerate() {
-            let content = fs::open(&store.file(output, index))?;
-            let entry = format!("paths/{name}/{}", file.store_name(index));
-            packing.entry(&entry, file.mode, file.size, content)?;
-        }
-        if let Some(naming) = store.naming(output.key) {
-            namings.insert(naming.key, naming);
-        }
-    }
-    for (key, naming) in namings {
-        let naming = serde_json::to_vec(&naming).expect("a naming serialises");
-        packing.document(&format!("units/{key}.json"), &naming)?;
-    }
-    Ok(fs::at("write", to, packing.tar.into_inner())?)
-}
-
-/// An archive that is being written.
-struct Packing<'a, W: Write> {
-    to: &'a Path,
-    tar: tar::Builder<W>,
-}
-
-impl<W: Write> Packing<'_, W> {
-    fn document(&mut self, name: &str, bytes: &[u8]) -> Result<()> {
-        self.entry(name, 0o644, bytes.len() as u64, bytes)
-    }
-
-    fn entry(&mut self, name: &str, mode: u32, size: u64, content: impl Read) -> Result<()> {
-        let mut header = tar::Header::new_ustar();
-        header.set_mode(mode);
-        header.set_size(size);
-        header.set_mtime(FILE_TIME.seconds().unsigned_abs());
-        header.set_uid(0);
-        header.set_gid(0);
-        fs::at("write", self.to, header.set_path(name))?;
-        header.set_cksum();
-        let appended = self.tar.append(&header, content.take(size));
-        Ok(fs::at("write", self.to, appended)?)
-    }
-}
-
 /// What [`import`] did.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct ImportReport {

@@ -3,7 +3,7 @@ use crate::cargo::fingerprint::Fingerprint;
 use crate::output::FORMAT;
 use crate::output::provenance::Statement;
 use crate::store::attached::tests::statement;
-use crate::store::verify::{samples, verify};
+use crate::store::verify::{Depth, Kind, samples, verify};
 use crate::trust::SecretKey;
 
 fn naming(key: UnitKey) -> Naming {
