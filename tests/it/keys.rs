@@ -246,3 +246,73 @@ fn mistakes_are_named() {
     fs::remove_file(signed.key_file()).unwrap();
     fails(&["key", "verify", "--all"], 3, "--key NAME:BASE64");
 }
+
+/// The end at each change that signing makes: what is signed then is signed
+/// right, and nothing of the rest lies about.
+#[test]
+fn a_killed_or_failed_signing_leaves_whole_signatures() {
+    let signed = Signed::new();
+    let signatures = |signed: &Signed| -> Vec<PathBuf> {
+        let files = walk(&signed.env.store().join("paths")).into_iter();
+        files.filter(|file| file.ends_with("signatures")).collect()
+    };
+    for kind in ["kill", "fail"] {
+        let mut n = 1;
+        loop {
+            signatures(&signed)
+                .iter()
+                .for_each(|file| fs::remove_file(file).unwrap());
+            let faulty = signed.env.with("QUICKBUILD_FAULT", format!("{kind}@{n}"));
+            let outcome = faulty.quickbuild(&signed.project, &["key", "sign", KEY, "--all"]);
+            let _ = signed.run(&["store", "verify"]).success();
+            let (code, report) = signed.verify(&["--all"]);
+            let reports = report.as_array().unwrap();
+            let valid = reports.iter().filter(|report| report["valid"][0] == KEY);
+            assert_eq!(valid.count(), signatures(&signed).len(), "{kind}@{n}");
+            if outcome.code == Some(0) {
+                assert_eq!(code, Some(0), "{report}");
+                break;
+            }
+            n += 1;
+        }
+        assert!(n > 5, "there was nothing to fail at");
+    }
+    // A key is there whole or not at all.
+    for kind in ["kill", "fail"] {
+        let mut n = 1;
+        loop {
+            let name = format!("{kind}-{n}");
+            let faulty = signed.env.with("QUICKBUILD_FAULT", format!("{kind}@{n}"));
+            let outcome = faulty.quickbuild(&signed.project, &["key", "generate", &name]);
+            let shown = signed.run(&["key", "show", &name]);
+            assert_eq!(shown.code == Some(0), outcome.code == Some(0), "{shown}");
+            if outcome.code == Some(0) {
+                break;
+            }
+            n += 1;
+        }
+    }
+}
+
+#[test]
+fn two_that_sign_at_once_lose_nothing() {
+    let signed = Signed::new();
+    let keys: Vec<String> = (0..4).map(|n| format!("key-{n}")).collect();
+    for key in &keys {
+        let _ = signed.run(&["key", "generate", key]).success();
+    }
+    let signing = keys.iter().map(|key| {
+        let arguments = ["key", "sign", key, "--all"];
+        signed.env.spawn_quickbuild(&signed.project, &arguments)
+    });
+    let signing: Vec<_> = signing.collect();
+    for child in signing {
+        assert!(child.wait_with_output().unwrap().status.success());
+    }
+    let verify = ["key", "verify", "--all", "--format", "json"];
+    let outcome = signed.run(&verify).success();
+    let report: Value = serde_json::from_str(&outcome.stdout).unwrap();
+    for report in report.as_array().unwrap() {
+        assert_eq!(report["valid"], serde_json::json!(keys), "{report}");
+    }
+}

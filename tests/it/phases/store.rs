@@ -161,6 +161,37 @@ fn a_detached_target_has_its_own_copies() {
     assert_eq!(roots, 1, "the store still counts the directory");
 }
 
+/// What was made on a newer system would not start here.
+#[test]
+fn an_output_for_a_newer_c_library_is_not_used() {
+    let env = TestEnv::new();
+    let first = env.project("tiny");
+    let _ = env.quickbuild(&first, &["build"]).success();
+    let mut needing = 0;
+    for manifest in walk(&env.store().join("paths")) {
+        if manifest.ends_with("manifest.json") {
+            let text = fs::read_to_string(&manifest).unwrap();
+            if let Some((start, rest)) = text.split_once("\"glibc\":\"") {
+                let (_, end) = rest.split_once('"').unwrap();
+                let newer = format!("{start}\"glibc\":\"99.0\"{end}");
+                fs::write(&manifest, newer).unwrap();
+                needing += 1;
+            }
+        }
+    }
+    assert!(needing > 0, "nothing here runs with the GNU C library");
+    let second = env.checkout(&first);
+    let plan = env.quickbuild(&second, &["plan"]).success();
+    let reason = "the stored output needs GLIBC 99.0, and this system has ";
+    assert!(plan.stdout.contains(reason), "{plan}");
+    let build = env.quickbuild(&second, &["build"]).success();
+    let summary = build.summary();
+    assert!(summary.from_store < summary.units, "{build}");
+    let program = env.program(&second, "target/debug/tiny").success();
+    assert_eq!(program.stdout.trim(), "leaf 7 1");
+    env.assert_fresh(&second, &["build"]);
+}
+
 fn inode(file: impl AsRef<std::path::Path>) -> u64 {
     fs::metadata(file).unwrap().ino()
 }
