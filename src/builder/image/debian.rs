@@ -301,6 +301,19 @@ mod tests {
     }
 
     #[test]
+    fn a_program_is_asked_to_end() {
+        let workshop = Workshop {
+            environment: &crate::environment::Environment::default(),
+            folder: PathBuf::new(),
+            freshness: Freshness::Day,
+            cancelled: std::sync::Arc::new(true.into()),
+        };
+        let child = Command::new("sleep").arg("600").spawn().unwrap();
+        let status = wait(&workshop, child).unwrap();
+        assert!(!status.success());
+    }
+
+    #[test]
     fn the_error_is_found_in_the_log() {
         let log =
             "I: running apt-get\nE: Version '9' for 'gcc' was not found\nI: removing tempdir\n";
