@@ -5,7 +5,7 @@
 //! moved is refused, never followed.
 
 use super::docker::{Engine, Image};
-use super::{BuilderError, Result};
+use super::{BuilderError, Limits, Result};
 use crate::config::{Config, ImagePin};
 
 /// The image that the configuration pins for a builder.
@@ -19,6 +19,21 @@ pub fn pinned_image(engine: &Engine, config: &Config, name: &str) -> Result<Imag
         name: name.to_owned(),
     })?;
     resolve(engine, pin)
+}
+
+/// What a task of a builder may use: what the configuration says, and the
+/// built-in limits otherwise.
+pub fn limits(config: &Config, name: &str) -> Limits {
+    let built_in = Limits::default();
+    let Some(settings) = config.builders.get(name) else {
+        return built_in;
+    };
+    Limits {
+        memory: settings.memory.unwrap_or(built_in.memory),
+        processes: settings.processes.unwrap_or(built_in.processes),
+        time: settings.time.unwrap_or(built_in.time),
+        ..built_in
+    }
 }
 
 /// The image that a pin means.
@@ -66,6 +81,23 @@ fn check_digest(pin: &ImagePin, image: &Image) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::BuilderSettings;
+
+    #[test]
+    fn limits_are_those_of_the_file_and_the_built_in_ones() {
+        let mut config = Config::built_in(&crate::environment::Environment::default());
+        assert_eq!(limits(&config, "x"), Limits::default());
+        let settings = BuilderSettings {
+            memory: Some(1 << 30),
+            ..BuilderSettings::default()
+        };
+        config.builders.insert("x".to_owned(), settings);
+        let expected = Limits {
+            memory: 1 << 30,
+            ..Limits::default()
+        };
+        assert_eq!(limits(&config, "x"), expected);
+    }
 
     fn hash(digit: char) -> String {
         format!("sha256:{}", digit.to_string().repeat(64))

@@ -98,7 +98,11 @@ pub(super) fn run(
             let beside = realise::scratch(&store);
             let scratch = local::Scratch::new(&beside, &surroundings.environment)?;
             let programs = surroundings.environment.get("PATH").unwrap_or_default();
-            terms.path = format!("{}:{programs}", scratch.programs().display());
+            // The toolchain itself, not rustup's stand-ins, which look for
+            // settings in the user's home.
+            let own = toolchain.sysroot.join("bin");
+            let wrapped = scratch.programs();
+            terms.path = format!("{}:{}:{programs}", wrapped.display(), own.display());
             work(&order(&scratch, terms), &arguments, &mut terminal)
         }
     };

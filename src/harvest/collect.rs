@@ -272,6 +272,9 @@ impl Harvesting<'_> {
             let Some(text) = name.to_str() else {
                 return Unfit::because("its build script made a file whose name is not UTF-8");
             };
+            if is_left_by_a_probe(text) {
+                continue;
+            }
             let bytes = fs::read(&path).map_err(file_error)?;
             let digest = match embedded::out_dir_file(context, &bytes) {
                 embedded::OutDirFile::Text(content) => {
@@ -332,6 +335,18 @@ impl Harvesting<'_> {
         output.seconds = seconds_between(&files.invoked, &found.paths.hash);
         Ok(sources)
     }
+}
+
+/// Whether a file in `OUT_DIR` is what autocfg leaves of a probe: its name has a
+/// number made up for that run (`AutoCfg::new` in autocfg's `src/lib.rs`), so
+/// nothing that is compiled can ask for it, and no two runs leave the same.
+fn is_left_by_a_probe(name: &str) -> bool {
+    let number = name.strip_prefix("autocfg_").and_then(|rest| {
+        let (run, probe) = rest.split_once('_')?;
+        Some((run, probe.split_once('.')?.0))
+    });
+    let is_hex = |text: &str| text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    number.is_some_and(|(run, probe)| run.len() == 16 && is_hex(run) && is_hex(probe))
 }
 
 /// Seconds between the times of two files.
@@ -419,4 +434,22 @@ fn compiled_files(unit: &Planned, crate_name: &str) -> Vec<(Role, String)> {
     }
     files.dedup();
     files
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_files_with_a_number_made_up_are_left_by_probes() {
+        assert!(is_left_by_a_probe("autocfg_7ca713048e53e237_0.ll"));
+        for name in [
+            "autocfg_0.ll",
+            "autocfg_7ca713048e53e23_0.ll",
+            "autocfg.rs",
+            "probe.ll",
+        ] {
+            assert!(!is_left_by_a_probe(name), "{name}");
+        }
+    }
 }

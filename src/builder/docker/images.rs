@@ -1,6 +1,7 @@
 //! Which images an engine has, and loading one.
 
 use std::io::{self, Read};
+use std::time::Duration;
 
 use bollard::query_parameters::{
     CreateImageOptionsBuilder, ImportImageOptionsBuilder, TagImageOptionsBuilder,
@@ -12,6 +13,9 @@ use crate::builder::Result;
 
 /// Bytes that are sent to the engine at once.
 const PIECE: usize = 1 << 20;
+
+/// How long an engine may take over a whole image; it answers at the end.
+const PATIENCE: Duration = Duration::from_secs(3600);
 
 /// An image as the engine knows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,7 +57,8 @@ impl Engine {
     pub(in crate::builder) fn load(&self, archive: impl Read + Send + 'static) -> Result<()> {
         let options = ImportImageOptionsBuilder::default().quiet(true).build();
         let pieces = stream::iter(Pieces(archive)).map(|piece| piece.map(Into::into));
-        let answers = self.client.import_image_stream(options, pieces, None);
+        let client = self.client.clone().with_timeout(PATIENCE);
+        let answers = client.import_image_stream(options, pieces, None);
         self.runtime
             .block_on(answers.try_for_each(|_| async { Ok(()) }))
             .map_err(engine_error("load an image"))
@@ -75,7 +80,8 @@ impl Engine {
         let options = CreateImageOptionsBuilder::default()
             .from_image(name)
             .build();
-        let answers = self.client.create_image(Some(options), None, None);
+        let client = self.client.clone().with_timeout(PATIENCE);
+        let answers = client.create_image(Some(options), None, None);
         self.runtime
             .block_on(answers.try_for_each(|_| async { Ok(()) }))
             .map_err(engine_error("pull an image"))

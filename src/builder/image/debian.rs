@@ -27,10 +27,11 @@ const OPTIONS: [&str; 5] = [
 ];
 
 /// What is done to the root at the end: no program runs as another user than
-/// who starts it, and nothing is left of this machine or this moment.
+/// who starts it, and nothing is left of this machine or this moment. The lists
+/// of apt are of the moment: they change though no package does.
 const HOOK: &str = r#"--customize-hook=set -e
 find "$1" -xdev -type f -perm /6000 -exec chmod ug-s {} +
-find "$1/var/log" "$1/var/cache" "$1/tmp" -xdev -type f -delete
+find "$1/var/log" "$1/var/cache" "$1/var/lib/apt/lists" "$1/tmp" -xdev -type f -delete
 rm -f "$1"/etc/hostname "$1"/etc/resolv.conf "$1"/etc/*- "$1"/etc/subuid "$1"/etc/subgid
 : > "$1"/etc/machine-id"#;
 
@@ -297,6 +298,19 @@ mod tests {
         let names = fs::list(folder.path()).unwrap();
         let names: Vec<_> = names.iter().map(|path| path.file_name().unwrap()).collect();
         assert_eq!(names, ["new.json", "new.tar"]);
+    }
+
+    #[test]
+    fn a_program_is_asked_to_end() {
+        let workshop = Workshop {
+            environment: &crate::environment::Environment::default(),
+            folder: PathBuf::new(),
+            freshness: Freshness::Day,
+            cancelled: std::sync::Arc::new(true.into()),
+        };
+        let child = Command::new("sleep").arg("600").spawn().unwrap();
+        let status = wait(&workshop, child).unwrap();
+        assert!(!status.success());
     }
 
     #[test]

@@ -145,7 +145,9 @@ pub(super) fn system(definition: &Definition) -> Result<Layer> {
     for folder in ["home", "out", "target"] {
         layer.folder(&format!("{root}/work/{folder}"), BUILDER_ID)?;
     }
-    layer.folder("usr/local/bin", 0)?;
+    for folder in ["usr", "usr/local", "usr/local/bin"] {
+        layer.folder(folder, 0)?;
+    }
     for compiler in definition.compilers() {
         let path = format!("usr/local/bin/{compiler}");
         layer.text(&path, &Kind::Program, &wrapper(&compiler))?;
@@ -183,7 +185,7 @@ pub(super) fn toolchain(
             return Err(ImageError::Cancelled);
         }
         let in_image = format!("{TOOLCHAIN}/{path}");
-        for (at, _) in in_image.match_indices('/').filter(|(at, _)| *at > 3) {
+        for (at, _) in in_image.match_indices('/') {
             if folders.insert(in_image[..at].to_owned()) {
                 layer.folder(&in_image[..at], 0)?;
             }

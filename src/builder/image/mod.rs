@@ -330,6 +330,21 @@ mod tests {
     }
 
     #[test]
+    fn a_wait_for_another_image_can_be_cancelled() {
+        let folder = tempfile::tempdir().unwrap();
+        let workshop = Workshop {
+            environment: &Environment::default(),
+            folder: folder.path().to_owned(),
+            freshness: Freshness::Day,
+            cancelled: Arc::new(AtomicBool::new(true)),
+        };
+        let held = workshop.lock().unwrap();
+        assert!(matches!(workshop.lock(), Err(ImageError::Cancelled)));
+        drop(held);
+        assert!(workshop.lock().is_ok());
+    }
+
+    #[test]
     fn scratch_is_empty_and_then_gone() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("tmp");

@@ -15,7 +15,7 @@ fn json(env: &TestEnv, project: &crate::support::Project, more: &[&str]) -> serd
 fn what_a_container_made_is_fresh_elsewhere_and_made_once() {
     let Some(env) = with_builder() else { return };
     let project = env.project("workspace");
-    let first = json(&env, &project, &[]);
+    let first = json(&env, &project, &["--", "--workspace"]);
     assert_eq!(first["missing"], serde_json::json!([]), "{first}");
     let made = first["added"].as_array().unwrap().len();
     assert_eq!(first["valid"], made, "{first}");
@@ -38,7 +38,7 @@ fn what_a_container_made_is_fresh_elsewhere_and_made_once() {
     }
 
     // Valid already.
-    let again = json(&env, &project, &[]);
+    let again = json(&env, &project, &["--", "--workspace"]);
     assert_eq!(again["valid"], made, "{again}");
     assert_eq!(again["added"], serde_json::json!([]), "{again}");
     assert_eq!(again["seconds"], 0.0, "{again}");
@@ -73,7 +73,10 @@ fn the_local_builder_makes_what_is_fresh_and_says_that_it_is_local() {
     let env = TestEnv::new();
     let project = env.project("workspace");
     let outcome = env
-        .quickbuild(&project, &["realise", "--builder", "local"])
+        .quickbuild(
+            &project,
+            &["realise", "--builder", "local", "--", "--workspace"],
+        )
         .success();
     assert!(outcome.stdout.contains("0 units without"), "{outcome}");
     let listed = env
@@ -82,9 +85,9 @@ fn the_local_builder_makes_what_is_fresh_and_says_that_it_is_local() {
     assert!(!listed.stdout.contains("image:"), "{listed}");
     let other = env.with_another_cargo_home();
     let checkout = other.checkout(&project);
-    let own = other.built(&checkout, &["build"]);
-    assert!(!own.contains("serde"), "{own:?}");
-    other.assert_fresh(&checkout, &["build"]);
+    let own = other.built(&checkout, &["build", "--workspace"]);
+    assert!(!own.contains("syn"), "{own:?}");
+    other.assert_fresh(&checkout, &["build", "--workspace"]);
     let left: Vec<_> = std::fs::read_dir(env.store().join("tmp"))
         .unwrap()
         .collect();
