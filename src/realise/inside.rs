@@ -277,6 +277,7 @@ impl Inside<'_> {
                         recipe: unit.recipe,
                         output,
                         source: unit.unit.pkg_id.clone(),
+                        features: unit.unit.features.clone(),
                         checksum,
                     });
                 }

@@ -67,6 +67,8 @@ pub(super) struct Realised {
     pub(super) output: String,
     /// The package's source, as in the recipe.
     pub(super) source: String,
+    /// The package's enabled features.
+    pub(super) features: Vec<String>,
     /// SHA-256 of the package's archive, if it has one.
     pub(super) checksum: Option<String>,
 }

@@ -58,6 +58,12 @@ pub(super) struct Log {
 }
 
 impl Log {
+    /// Its name, without an ending.
+    pub(super) fn name(&self) -> String {
+        let stem = self.path.file_stem().unwrap_or_default();
+        stem.to_string_lossy().into_owned()
+    }
+
     /// Adds a line. A log that cannot be written is no reason to fail.
     pub(super) fn line(&mut self, line: &str) {
         let _ = writeln!(self.file, "{line}");

@@ -13,6 +13,7 @@
 //! | `job` | what the two halves say to each other |
 //! | [`inside`] | the half that runs in the builder |
 //! | `audit` | what an output must not show |
+//! | `provenance` | where an output came from |
 //! | [`journal`] | logs, and what was realised before |
 //!
 //! Invariants:
@@ -24,6 +25,7 @@ mod audit;
 pub mod inside;
 mod job;
 pub mod journal;
+mod provenance;
 mod skeleton;
 mod sources;
 
@@ -322,6 +324,7 @@ impl Order<'_> {
                 name,
                 "RUSTFLAGS" | "CARGO_ENCODED_RUSTFLAGS" | "CARGO_BUILD_TARGET"
             ) || name.starts_with("CARGO_PROFILE_")
+                || name.starts_with("CARGO_UNSTABLE_")
         };
         let passed = self.environment.matching(is_passed);
         passed.map(|(n, v)| (n.to_owned(), v.to_owned())).collect()
@@ -407,7 +410,14 @@ impl Attempt<'_> {
         }
         observer.clear();
         let result = match ran {
-            Ok(0) => self.register(&output, observer),
+            Ok(0) => {
+                let run = provenance::Run {
+                    invocation: log.name(),
+                    started: note.started,
+                    finished: fs::now().seconds(),
+                };
+                self.register(&output, &run, observer)
+            }
             Ok(code) => Err(RealiseError::Failed {
                 name: self.name.clone(),
                 reason: failed.unwrap_or_else(|| format!("it ended with code {code}")),
@@ -484,6 +494,7 @@ impl Attempt<'_> {
     fn register(
         &self,
         output: &Path,
+        run: &provenance::Run,
         observer: &mut dyn Observer,
     ) -> Result<(Realisation, Report)> {
         let order = self.order;
@@ -505,6 +516,7 @@ impl Attempt<'_> {
         let imported = archive::import_examined(order.store, &tar, &sealed);
         let imported = imported.map_err(RealiseError::Refused)?;
         archive::add_namings(order.store, &report.namings).map_err(RealiseError::Refused)?;
+        run.state(order.store, &imported.added, &report.outputs)?;
         observer.clear();
         let missing = report.missing.iter();
         let realisation = Realisation {

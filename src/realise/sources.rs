@@ -143,6 +143,16 @@ impl Sources<'_> {
                 continue;
             };
             let to = home.registry_inside(registry, package);
+            if home.is_git(registry) {
+                // Cargo reads its files by the commit that the repository has.
+                if registries.insert(to.clone()) {
+                    entries.push(Entry {
+                        path: format!("in/cargo/registry/index/{to}"),
+                        content: Content::Tree(home.index.join(registry)),
+                    });
+                }
+                continue;
+            }
             let below = file.strip_prefix(home.index.join(registry));
             let below = below.unwrap_or(&file).display();
             entries.push(Entry {
@@ -315,6 +325,11 @@ impl Home {
             file.is_file().then_some((registry.as_str(), file))
         });
         found
+    }
+
+    /// Whether a registry's index is a repository, not files by HTTP.
+    fn is_git(&self, registry: &str) -> bool {
+        self.index.join(registry).join(".git").is_dir()
     }
 
     fn archive(&self, package: &Locked) -> Option<(String, PathBuf)> {

@@ -19,7 +19,7 @@ fn what_a_container_made_is_fresh_elsewhere_and_made_once() {
     assert_eq!(first["missing"], serde_json::json!([]), "{first}");
     let made = first["added"].as_array().unwrap().len();
     assert_eq!(first["valid"], made, "{first}");
-    assert!(made > 10, "{first}");
+    assert_eq!(made, 2, "{first}");
     assert_nothing_left(&env);
     let _ = env.quickbuild(&project, &["store", "verify"]).success();
 
@@ -86,7 +86,7 @@ fn the_local_builder_makes_what_is_fresh_and_says_that_it_is_local() {
     let other = env.with_another_cargo_home();
     let checkout = other.checkout(&project);
     let own = other.built(&checkout, &["build", "--workspace"]);
-    assert!(!own.contains("syn"), "{own:?}");
+    assert!(!own.contains("itoa"), "{own:?}");
     other.assert_fresh(&checkout, &["build", "--workspace"]);
     let left: Vec<_> = std::fs::read_dir(env.store().join("tmp"))
         .unwrap()
