@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::job::Realised;
 use crate::cargo::unit_graph::{PackageId, Source};
-use crate::digest::ContentHash;
+use crate::digest::{ContentHash, OutputId};
 use crate::output::Output;
 use crate::output::provenance::{Build, Resource, Statement, Timestamp};
 use crate::store::{Store, StoreError};
@@ -36,7 +36,7 @@ impl Run {
             .iter()
             .map(|realised| (realised.output.as_str(), realised))
             .collect();
-        let mut contents = BTreeMap::new();
+        let mut contents: BTreeMap<OutputId, String> = BTreeMap::new();
         for name in store.names()? {
             if let Some(id) = name.split('-').next().and_then(|id| id.parse().ok()) {
                 contents.insert(id, name);
