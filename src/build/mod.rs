@@ -395,6 +395,7 @@ impl Prepared<'_> {
             inspector,
             session: handled,
             maker: self.request.maker(),
+            remapped: self.request.seal.is_some(),
             progress: &*observer,
         };
         let harvest = harvesting.run(plan, state);

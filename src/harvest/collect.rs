@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 
+use super::embedded::{self, Folders};
 use super::inputs::{self, Dependencies};
 use super::unit::Origin;
-use super::{Found, Harvesting, embedded, executable};
+use super::{Found, Harvesting, executable};
 use crate::bridge::Record;
 use crate::cargo::build_script::{Instructions, Reads};
 use crate::cargo::dep_info::{Base, CargoDepInfo, RustcDepInfo};
@@ -195,8 +196,13 @@ impl Harvesting<'_> {
             || files.par_iter().map(part).collect::<Result<_, _>>(),
             || {
                 let paths = files.iter().map(|(role, _, path)| (*role, path.as_path()));
-                let folders =
-                    embedded::used_folders(context, unit, &dependencies, &rustc, paths.clone());
+                let folders = Folders {
+                    context,
+                    dependencies: &dependencies,
+                    info: &rustc,
+                    remapped: self.remapped,
+                };
+                let folders = folders.used(unit, paths.clone());
                 let floors = paths.filter_map(|(_, path)| executable::glibc_floor(path));
                 (folders, floors.max())
             },

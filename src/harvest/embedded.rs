@@ -20,18 +20,41 @@ use crate::fs;
 use crate::output::Role;
 use crate::plan::{Context, Planned};
 
-/// The folders that compiled files use, as conditions of an output.
-pub(super) fn used_folders<'a>(
-    context: &Context,
-    unit: &Planned,
-    dependencies: &Dependencies<'_>,
-    info: &RustcDepInfo,
+/// What is known of the folders that a compilation had to do with.
+pub(super) struct Folders<'a> {
+    pub(super) context: &'a Context,
+    pub(super) dependencies: &'a Dependencies<'a>,
+    pub(super) info: &'a RustcDepInfo,
+    /// Whether the compiler was made to name its sources otherwise. Then a
+    /// folder that is named all the same is used, whatever follows it.
+    pub(super) remapped: bool,
+}
+
+impl Folders<'_> {
+    /// The folders that compiled files use, as conditions of an output.
+    pub(super) fn used<'a>(
+        &self,
+        unit: &Planned,
+        files: impl Iterator<Item = (Role, &'a Path)>,
+    ) -> Vec<(String, PathBuf)> {
+        let folders = folders(self.context, unit, self.dependencies, self.info);
+        if folders.is_empty() {
+            return Vec::new();
+        }
+        used_folders(self, &folders, files)
+    }
+}
+
+fn used_folders<'a>(
+    Folders {
+        context,
+        dependencies,
+        info,
+        remapped,
+    }: &Folders<'_>,
+    folders: &[PathBuf],
     files: impl Iterator<Item = (Role, &'a Path)>,
 ) -> Vec<(String, PathBuf)> {
-    let folders = folders(context, unit, dependencies, info);
-    if folders.is_empty() {
-        return Vec::new();
-    }
     // Metadata has the compiler's working directory beside every source's
     // name, so there it means nothing, unless the code asked for a folder.
     let working_directory = dependencies.folder;
@@ -42,11 +65,11 @@ pub(super) fn used_folders<'a>(
     });
     let search = Search {
         harmless: (!asked).then_some(working_directory),
-        info,
+        info: (!remapped).then_some(info),
     };
     let mut used: BTreeSet<(String, PathBuf)> = BTreeSet::new();
     for (role, path) in files {
-        let uses = uses(role, path, &folders, &search);
+        let uses = uses(role, path, folders, &search);
         for (folder, uses) in folders.iter().zip(uses) {
             if uses {
                 let around = context.roots.around(folder);
@@ -98,7 +121,8 @@ fn folders(
 struct Search<'a> {
     /// A folder that may stand alone in metadata.
     harmless: Option<&'a Path>,
-    info: &'a RustcDepInfo,
+    /// What was read, where names of sources are harmless.
+    info: Option<&'a RustcDepInfo>,
 }
 
 /// Which of the folders a file uses; all of them if it cannot be read.
@@ -172,12 +196,14 @@ fn loaded_sections<'a, R: ReadRef<'a>>(data: R) -> Option<Vec<&'a [u8]>> {
 }
 
 /// Whether a folder occurs other than as the beginning of a source's name.
-fn is_used(bytes: &[u8], folder: &[u8], alone_is_fine: bool, info: &RustcDepInfo) -> bool {
+fn is_used(bytes: &[u8], folder: &[u8], alone_is_fine: bool, info: Option<&RustcDepInfo>) -> bool {
     let mut start = 0;
     while let Some(offset) = find(&bytes[start..], folder) {
         let after = start + offset + folder.len();
         let alone = bytes.get(after) != Some(&b'/');
-        if !(alone && alone_is_fine || is_source_name(&bytes[after..], info)) {
+        if !(alone && alone_is_fine
+            || info.is_some_and(|info| is_source_name(&bytes[after..], info)))
+        {
             return true;
         }
         start = after;
@@ -266,21 +292,26 @@ mod tests {
             b"\0/w/src/main.rsnext string",
             b"/w",
             false,
-            &info
+            Some(&info)
         ));
         assert!(!is_used(
             b"\0/w/target/out/private.rs\0",
             b"/w/target/out",
             false,
-            &info
+            Some(&info)
         ));
         assert!(is_used(
             b"\0/w/target/out\0",
             b"/w/target/out",
             false,
-            &info
+            Some(&info)
         ));
-        assert!(!is_used(b"\0/w\x01", b"/w", true, &info));
-        assert!(is_used(b"\0/w/templates/x.html\0", b"/w", false, &info));
+        assert!(!is_used(b"\0/w\x01", b"/w", true, Some(&info)));
+        assert!(is_used(
+            b"\0/w/templates/x.html\0",
+            b"/w",
+            false,
+            Some(&info)
+        ));
     }
 }

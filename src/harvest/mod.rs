@@ -86,6 +86,8 @@ pub struct Harvesting<'a> {
     pub maker: Maker,
     /// What Cargo did.
     pub session: &'a Session,
+    /// Whether the compiler was made to name its sources otherwise.
+    pub remapped: bool,
     /// Told of each unit that was looked at.
     pub progress: &'a dyn Progress,
 }

@@ -442,6 +442,7 @@ impl Attempt<'_> {
             environment: order.environment,
             lock: &self.plan.lock,
             cache: &order.store.cache("sources"),
+            registries: &self.skeleton.registries,
             wanted: &self.skeleton.packages,
         };
         let mut files = sources.gather()?;

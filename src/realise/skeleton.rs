@@ -6,7 +6,7 @@
 //! the workspace needs, exactly. None of the workspace's own code is compiled,
 //! or leaves this machine.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -44,6 +44,9 @@ pub(super) struct Skeleton {
     /// Names and versions of all packages of others that Cargo wants to have
     /// here, compiled or not.
     pub(super) packages: BTreeSet<(String, String)>,
+    /// The folder in Cargo's home that each registry has, by its URL as in the
+    /// lock file.
+    pub(super) registries: BTreeMap<String, String>,
 }
 
 #[derive(Deserialize)]
@@ -117,10 +120,20 @@ impl Skeleton {
             packages: others
                 .map(|p| (p.name.clone(), p.version.clone()))
                 .collect(),
+            registries: metadata.packages.iter().filter_map(registry).collect(),
             folder: root.strip_prefix(base).unwrap_or(root).to_owned(),
             files: files.entries,
         })
     }
+}
+
+/// The registry of a package, and its folder: `…/registry/src/<folder>/<package>/`.
+fn registry(package: &Package) -> Option<(String, String)> {
+    let url = package.source.clone()?;
+    let folder = package.manifest_path.parent()?.parent()?;
+    let is_unpacked = folder.parent()?.ends_with("registry/src");
+    let name = folder.file_name()?.to_str()?;
+    is_unpacked.then(|| (url, name.to_owned()))
 }
 
 struct Files<'a> {

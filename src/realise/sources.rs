@@ -12,7 +12,7 @@
 //!   src/<registry>/<name>-<version>/
 //! ```
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read as _;
 use std::path::{Component, Path, PathBuf};
 use std::process::Command;
@@ -89,6 +89,8 @@ struct Locked {
     name: String,
     version: String,
     checksum: String,
+    /// The registry's URL.
+    source: String,
     is_crates_io: bool,
 }
 
@@ -110,6 +112,8 @@ pub(super) struct Sources<'a> {
     pub(super) lock: &'a Path,
     /// The folder in which unpacked packages are kept.
     pub(super) cache: &'a Path,
+    /// The folder in Cargo's home that each registry has, by its URL.
+    pub(super) registries: &'a BTreeMap<String, String>,
     /// Names and versions of the packages that Cargo wants to have.
     pub(super) wanted: &'a BTreeSet<(String, String)>,
 }
@@ -118,7 +122,7 @@ impl Sources<'_> {
     /// All files of the Cargo home.
     pub(super) fn gather(&self) -> Result<Vec<Entry>, SourceError> {
         let locked = self.locked()?;
-        let home = Home::new(self.environment.cargo_home());
+        let home = Home::new(self.environment.cargo_home(), self.registries);
         let wanted = |package: &&Locked| {
             let id = (package.name.clone(), package.version.clone());
             self.wanted.contains(&id)
@@ -197,6 +201,7 @@ impl Sources<'_> {
                     name: id.0,
                     version: id.1,
                     checksum: checksum.to_string(),
+                    source: source.to_string(),
                     is_crates_io: source.is_default_registry(),
                 });
             }
@@ -206,7 +211,7 @@ impl Sources<'_> {
 
     /// One package: its archive, its folder, and Cargo's mark that the folder
     /// is whole (`PACKAGE_SOURCE_LOCK` in `src/cargo/sources/registry/mod.rs`).
-    fn package(&self, home: &Home, package: &Locked) -> Result<[Entry; 3], SourceError> {
+    fn package(&self, home: &Home<'_>, package: &Locked) -> Result<[Entry; 3], SourceError> {
         let absent = || SourceError::NoArchive {
             package: package.id(),
         };
@@ -298,18 +303,20 @@ fn unpack(bytes: &[u8], stem: &str, to: &Path) -> std::io::Result<()> {
 }
 
 /// The user's Cargo home.
-struct Home {
+struct Home<'a> {
+    by_url: &'a BTreeMap<String, String>,
     index: PathBuf,
     cache: PathBuf,
     registries: Vec<String>,
 }
 
-impl Home {
-    fn new(home: PathBuf) -> Self {
+impl<'a> Home<'a> {
+    fn new(home: PathBuf, by_url: &'a BTreeMap<String, String>) -> Self {
         let index = home.join("registry/index");
         let folders = fs::list(&index).unwrap_or_default();
         let names = folders.iter().filter_map(|path| path.file_name()?.to_str());
         Self {
+            by_url,
             registries: names.map(str::to_owned).collect(),
             cache: home.join("registry/cache"),
             index,
@@ -320,11 +327,19 @@ impl Home {
     /// (`src/cargo/sources/registry/index/cache.rs`).
     fn index(&self, package: &Locked) -> Option<(&str, PathBuf)> {
         let below = index_path(&package.name);
-        let found = self.registries.iter().find_map(|registry| {
+        let mut found = self.candidates(package).filter_map(|registry| {
             let file = self.index.join(registry).join(".cache").join(&below);
-            file.is_file().then_some((registry.as_str(), file))
+            file.is_file().then_some((registry, file))
         });
-        found
+        found.next()
+    }
+
+    /// The folder of the package's registry; where Cargo has not told it, which
+    /// is so for a mirror, all of them.
+    fn candidates(&self, package: &Locked) -> impl Iterator<Item = &str> {
+        let known = self.by_url.get(&package.source);
+        let others = self.registries.iter().filter(move |_| known.is_none());
+        known.into_iter().chain(others).map(String::as_str)
     }
 
     /// Whether a registry's index is a repository, not files by HTTP.
@@ -334,10 +349,11 @@ impl Home {
 
     fn archive(&self, package: &Locked) -> Option<(String, PathBuf)> {
         let name = format!("{}.crate", package.stem());
-        self.registries.iter().find_map(|registry| {
+        let mut found = self.candidates(package).filter_map(|registry| {
             let file = self.cache.join(registry).join(&name);
-            file.is_file().then(|| (registry.clone(), file))
-        })
+            file.is_file().then(|| (registry.to_owned(), file))
+        });
+        found.next()
     }
 
     /// The registry's folder in a home without mirrors.
