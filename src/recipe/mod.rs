@@ -3,7 +3,17 @@
 //! A recipe describes one target of one package: a library, proc macro, build
 //! script, the run of a build script, a binary, test, example or benchmark. The
 //! *mode* (check or build) is not in it: one recipe has several emissions.
-//! `docs/formats/recipe.md` gives the reason for each field. Pure: no I/O.
+//! `docs/formats/recipe.md` gives the reason for each field.
+//!
+//! | module | job |
+//! |---|---|
+//! | [`package`] | a package instance as one file; pure |
+//! | `text` | TOML in one spelling; pure |
+//! | [`repository`] | a folder of such files: read, written, checked |
+
+pub mod package;
+pub mod repository;
+pub(crate) mod text;
 
 use std::collections::BTreeMap;
 
