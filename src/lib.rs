@@ -11,7 +11,8 @@
 //! | 3 | [`store`], [`builder`] | the hash-addressed store and its collector; containers and the local sandbox |
 //! | 4 | [`plan`], [`link`], [`harvest`], [`bridge`] | what is needed; into `target/`; out of `target/`; the rustc wrapper |
 //! | 5 | [`build`] | one command, from plan to summary |
-//! | 6 | [`cli`] | arguments, printing, exit codes |
+//! | 6 | [`realise`] | makes recipes valid |
+//! | 7 | [`cli`] | arguments, printing, exit codes |
 //!
 //! Two rules stand above all: a wrong artefact is worse than a slow build
 //! (what cannot be proved, Cargo compiles), and a quickbuild failure never
@@ -31,5 +32,6 @@ pub mod harvest;
 pub mod link;
 pub mod output;
 pub mod plan;
+pub mod realise;
 pub mod recipe;
 pub mod store;

@@ -8,13 +8,14 @@ use std::path::{Path, PathBuf};
 use crate::support::walk;
 
 /// Modules by rank. Siblings may use each other where it says so.
-const RANKS: [&[&str]; 7] = [
+const RANKS: [&[&str]; 8] = [
     &["digest", "fs", "console", "environment"],
     &["cargo", "config"],
     &["recipe", "output"],
     &["store", "builder"],
     &["plan", "link", "harvest", "bridge"],
     &["build"],
+    &["realise"],
     &["cli"],
 ];
 
