@@ -7,6 +7,7 @@ mod bridge;
 mod cargo;
 mod doctor;
 mod plan;
+mod recipe;
 mod store;
 mod terminal;
 
@@ -169,6 +170,7 @@ fn run(
         Command::Bench(_) => build(Subcommand::Bench),
         Command::Plan(_) => plan::plan(surroundings, cargo_arguments),
         Command::Explain { package, .. } => plan::explain(surroundings, &package, cargo_arguments),
+        Command::Recipe(command) => recipe::run(surroundings, command, cargo_arguments),
         Command::Store(command) => store::run(surroundings, command),
         Command::Detach { target_dir } => store::detach(surroundings, target_dir),
         Command::Doctor { format } => doctor::run(surroundings, format),

@@ -2,6 +2,7 @@
 //!
 //! * `architecture`: what the sources may import.
 //! * `phases`: cold, no-op, second checkout, relocated, changed, checked.
+//! * `recipes`: recipe files, and workspaces generated from them.
 //! * `bad_days`: damage, full disks, kills, locks, two processes at once.
 //!
 //! Freshness is proved as Cargo sees it: plain `cargo` with
@@ -15,4 +16,5 @@
 mod architecture;
 mod bad_days;
 mod phases;
+mod recipes;
 mod support;
