@@ -73,6 +73,59 @@ fn names(closure: &[PackageRecipe]) -> Vec<String> {
     closure.iter().map(name).collect()
 }
 
+/// The generated workspace compiles, and what comes out serves the project that
+/// the recipes were exported from.
+#[test]
+fn what_a_generated_workspace_compiles_is_what_was_wanted() {
+    let env = TestEnv::new();
+    let project = env.project("tiny");
+    let closure = closure(&export(&env, &project, &[]));
+    let generated = env.project("tiny");
+    fs::remove_dir_all(&generated.dir).unwrap();
+    generate(&closure).unwrap().write(&generated.dir).unwrap();
+    // All that this lock file has to pin is in recipes.
+    let _ = env.cargo(&generated, &["fetch", "--locked"]).success();
+    let _ = env.quickbuild(&generated, &["build"]).success();
+    let built = env.built(&project, &["build"]);
+    assert!(
+        !built.contains("fnv") && built.contains("tiny"),
+        "{built:?}"
+    );
+    env.assert_fresh(&project, &["build"]);
+}
+
+/// What other platforms need is not in recipes: Cargo adds it to the lock file,
+/// and keeps what is there.
+#[test]
+fn cargo_completes_the_lock_file_and_keeps_its_pins() {
+    let env = TestEnv::new();
+    let project = env.project("crates");
+    let closure = closure(&export(&env, &project, &[]));
+    let generated = env.project("tiny");
+    fs::remove_dir_all(&generated.dir).unwrap();
+    generate(&closure).unwrap().write(&generated.dir).unwrap();
+    let lock = generated.path("Cargo.lock");
+    let before = fs::read_to_string(&lock).unwrap();
+    let _ = env
+        .cargo(&generated, &["metadata", "--format-version=1"])
+        .success();
+    let after = fs::read_to_string(&lock).unwrap();
+    assert!(after.len() > before.len());
+    for recipe in &closure {
+        let main = recipe.main();
+        let pin = format!(
+            "name = \"{}\"\nversion = \"{}\"\nsource = \"{}\"\nchecksum = \"{}\"\n",
+            main.name,
+            main.version,
+            main.source,
+            main.checksum.as_ref().unwrap()
+        );
+        assert!(before.contains(&pin) && after.contains(&pin), "{pin}");
+    }
+    let locked = ["metadata", "--format-version=1", "--locked", "--offline"];
+    let _ = env.cargo(&generated, &locked).success();
+}
+
 /// What a generated workspace lacks is named with the reason.
 #[test]
 fn a_workspace_that_is_not_what_was_wanted_is_seen() {
