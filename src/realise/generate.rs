@@ -16,8 +16,10 @@
 //! ```
 //!
 //! Nothing is believed: [`inspect`] plans the workspace and says which recipes
-//! its graph does not have, and why.
+//! its graph does not have, and why. Closures that one graph cannot have
+//! together are told apart by [`batches`].
 
+mod batches;
 mod inspect;
 mod manifest;
 mod profiles;
@@ -25,6 +27,7 @@ mod profiles;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
+pub use batches::batches;
 pub use inspect::{InspectError, Inspected, Missing, Network, Place, inspect};
 
 use crate::digest::RecipeHash;

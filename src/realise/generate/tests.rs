@@ -212,6 +212,26 @@ fn what_no_workspace_can_have_is_refused_by_name() {
 }
 
 #[test]
+fn closures_that_go_together_share_a_workspace() {
+    let leaf = instance(target("leaf-1.0.0", &[]));
+    let top = instance(target("top-1.0.0", &[&leaf]));
+    let other_leaf = instance(Recipe {
+        features: Vec::new(),
+        ..target("leaf-1.0.0", &[])
+    });
+    let other = instance(target("other-1.0.0", &[&leaf]));
+    let closures = [
+        vec![other_leaf.clone()],
+        vec![leaf.clone(), top.clone()],
+        vec![leaf.clone(), other.clone()],
+    ];
+    let expected = [vec![leaf, top.clone(), other], vec![other_leaf]];
+    assert_eq!(batches(&closures).unwrap(), expected);
+    let open = batches(&[vec![top]]).unwrap_err();
+    assert!(matches!(open, GenerateError::Open { .. }), "{open}");
+}
+
+#[test]
 fn compatible_versions_share_their_range() {
     assert_eq!(compatible_range("1.2.3"), compatible_range("1.0.0-rc.1"));
     assert_eq!(compatible_range("0.2.3"), compatible_range("0.2.0"));
