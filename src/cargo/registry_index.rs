@@ -64,10 +64,12 @@ struct Line {
 }
 
 impl RegistryIndex {
-    /// Asks a registry about all versions of some packages. `scratch` is an
-    /// empty folder; `names` are package names.
+    /// Asks a registry about all versions of the packages of these names.
+    /// `folder` is where Cargo's configuration is looked for, and `scratch` an
+    /// empty folder.
     pub fn ask(
         environment: &Environment,
+        folder: &Path,
         registry: &PackageSource,
         names: &BTreeSet<&str>,
         scratch: &Path,
@@ -87,9 +89,10 @@ impl RegistryIndex {
         )?;
         let mut command = Command::new(environment.cargo());
         command
-            .current_dir(scratch)
+            .current_dir(folder)
             .env("CARGO_HOME", &home)
-            .args(["generate-lockfile", "--quiet"]);
+            .args(["generate-lockfile", "--quiet", "--manifest-path"])
+            .arg(scratch.join("Cargo.toml"));
         let asked = output_of(&mut command);
         let index = Self::read(&home)?;
         match asked {
@@ -99,7 +102,8 @@ impl RegistryIndex {
             // a name that nobody has published.
             Err(CargoError::Failed { message, .. })
                 if names.iter().all(|name| index.knows(name))
-                    || message.contains("no matching package") =>
+                    || (message.contains("no matching package")
+                        && !message.contains("offline mode")) =>
             {
                 Ok(index)
             }

@@ -211,6 +211,9 @@ pub(super) enum RecipeCommand {
         /// The repository; by default `recipes` beside the project's `quickbuild.toml`, or here.
         #[arg(long, value_name = "DIR")]
         repository: Option<PathBuf>,
+        /// How to print it.
+        #[arg(long, value_enum, default_value = "text")]
+        format: Format,
     },
 }
 

@@ -51,8 +51,14 @@ pub(super) fn run(
             print_line(&recipe.hash().to_string());
             Ok(Exit::Success.into())
         }
-        RecipeCommand::Diff { a, b, repository } => {
-            diff(surroundings, &folder(surroundings, repository), [&a, &b])
+        RecipeCommand::Diff {
+            a,
+            b,
+            repository,
+            format,
+        } => {
+            let root = folder(surroundings, repository);
+            diff(surroundings, &root, [&a, &b], format)
         }
     }
 }
@@ -293,8 +299,8 @@ fn check(
         match PackageSource::parse(source) {
             Some(registry) if !offline => {
                 let scratch = scratch(surroundings)?;
-                let index =
-                    RegistryIndex::ask(&surroundings.environment, &registry, &names, &scratch);
+                let environment = &surroundings.environment;
+                let index = RegistryIndex::ask(environment, root, &registry, &names, &scratch);
                 // Only a leftover of ours in the folder for temporary files.
                 let _ = fs::remove_dir_all(&scratch);
                 problems.extend(repository.check_registry(source, &index?));
@@ -356,6 +362,7 @@ fn diff(
     surroundings: &Surroundings,
     root: &Path,
     wanted: [&String; 2],
+    format: Format,
 ) -> Result<ExitCode, Failure> {
     let repository = Repository::read(root)?;
     let get = |text: &String| -> Result<PackageRecipe, Failure> {
@@ -369,38 +376,48 @@ fn diff(
     let [a, b] = wanted;
     let (a, b) = (get(a)?, get(b)?);
     let (before, after) = (facts(&a, &repository), facts(&b, &repository));
-    let mut count = 0;
-    for name in before.iter().chain(&after).map(|(name, _)| name).fold(
-        Vec::new(),
-        |mut names: Vec<&String>, name| {
-            if !names.contains(&name) {
-                names.push(name);
-            }
-            names
-        },
-    ) {
+    let mut names: Vec<&String> = Vec::new();
+    for (name, _) in before.iter().chain(&after) {
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    let mut fields = Vec::new();
+    for name in names {
         let value = |facts: &[(String, String)]| {
             let mut facts = facts.iter();
-            facts
-                .find(|(n, _)| n == name)
-                .map(|(_, value)| value.clone())
+            facts.find(|(n, _)| n == name).map(|(_, v)| v.clone())
         };
-        let (old, new) = (value(&before), value(&after));
-        if old != new {
-            count += 1;
-            print_line(name);
-            for (sign, value) in [("-", old), ("+", new)] {
-                for line in value.iter().flat_map(|value| value.lines()) {
-                    print_line(&format!("  {sign} {line}"));
-                }
+        let (a, b) = (value(&before), value(&after));
+        if a != b {
+            fields.push((name, a, b));
+        }
+    }
+    let exit = if fields.is_empty() {
+        Exit::Success
+    } else {
+        Exit::Found
+    };
+    if format == Format::Json {
+        let fields = fields.iter();
+        let fields: Vec<_> = fields
+            .map(|(field, a, b)| json!({ "field": field, "a": a, "b": b }))
+            .collect();
+        print_json(&fields);
+        return Ok(exit.into());
+    }
+    if fields.is_empty() {
+        print_line("The recipes are the same.");
+    }
+    for (name, a, b) in fields {
+        print_line(name);
+        for (sign, value) in [("-", a), ("+", b)] {
+            for line in value.iter().flat_map(|value| value.lines()) {
+                print_line(&format!("  {sign} {line}"));
             }
         }
     }
-    if count == 0 {
-        print_line("The recipes are the same.");
-        return Ok(Exit::Success.into());
-    }
-    Ok(Exit::Found.into())
+    Ok(exit.into())
 }
 
 /// All that a recipe says, field by field.

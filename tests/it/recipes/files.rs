@@ -83,6 +83,19 @@ fn recipes_are_shown_hashed_and_compared() {
         folder,
     ]);
     assert_eq!(differ.code, Some(1), "{differ}");
+    let json = recipe(&[
+        "diff",
+        "rusqlite",
+        "memchr",
+        "--repository",
+        folder,
+        "--format=json",
+    ]);
+    let json: serde_json::Value = serde_json::from_str(&json.stdout).unwrap();
+    assert_eq!(
+        (&json[0]["a"], &json[0]["b"]),
+        (&"rusqlite".into(), &"memchr".into())
+    );
     assert!(
         differ
             .stdout
@@ -176,4 +189,15 @@ fn what_is_not_sound_is_found() {
     let report: serde_json::Value = serde_json::from_str(&yanked.stdout).unwrap();
     assert_eq!(report["problems"][0]["fault"], "yanked", "{yanked}");
     let _ = check(&env, &project, &recipes, &["--offline"]).success();
+
+    // Whether it is yanked is not known where Cargo must not ask.
+    let silent = env.with("CARGO_NET_OFFLINE", "true");
+    let unknown = check(&silent, &project, &recipes, &[]);
+    assert_eq!(unknown.code, Some(3), "{unknown}");
+    assert!(
+        unknown
+            .stderr
+            .contains("Cargo did not get the registry's index"),
+        "{unknown}"
+    );
 }
