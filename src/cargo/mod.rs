@@ -10,6 +10,8 @@
 //! | [`unit_graph`] | `cargo build --unit-graph` |
 //! | [`layout`] | both layouts of the build directory |
 //! | [`lock_file`] | which archive or commit a package is |
+//! | [`source`] | registries, Git repositories: where packages come from |
+//! | [`registry_index`] | what a registry says now: checksums, yanked versions |
 //! | [`fingerprint`] | freshness hashes, recomputed exactly |
 //! | [`dep_info`] | what a compilation read: rustc's and Cargo's form |
 //! | [`build_script`] | what a build script printed and may have read |
@@ -25,8 +27,10 @@ pub mod invocation;
 pub mod layout;
 pub mod lock_file;
 pub mod package_files;
+pub mod registry_index;
 pub mod rustc_args;
 pub mod settings;
+pub mod source;
 pub mod toolchain;
 pub mod unit_graph;
 pub mod workspace;

@@ -42,6 +42,10 @@ pub(super) fn words_before_cargo(words: &[OsString]) -> usize {
             .unwrap_or_default()
     };
     let end = match (word(1), word(2)) {
+        // Our own option comes before what is Cargo's.
+        ("recipe", "export") if word(3) == "--to" => 5,
+        ("recipe", "export") if word(3).starts_with("--to=") => 4,
+        ("recipe", "export") => 3,
         ("build" | "check" | "clippy" | "test" | "run" | "doc" | "bench" | "plan", _) => 2,
         ("explain", _) | ("bridge", "emit") => 3,
         _ => return words.len(),
@@ -112,6 +116,9 @@ pub(super) enum Command {
         /// The recipe hash, or how it begins, or the package's name.
         recipe: String,
     },
+    /// Write, read and check recipes as files.
+    #[command(subcommand)]
+    Recipe(RecipeCommand),
     /// Look after the store.
     #[command(subcommand)]
     Store(StoreCommand),
@@ -189,6 +196,80 @@ pub(super) enum BuilderKind {
     Docker,
     /// A scratch folder of this machine.
     Local,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum RecipeCommand {
+    /// Write the recipes of all packages that a Cargo command would compile.
+    ///
+    /// The first of Cargo's arguments may name the command; otherwise it is
+    /// `build`. Packages in folders have no recipe files.
+    #[command(after_help = "Example: quickbuild recipe export --to recipes build --release")]
+    Export {
+        /// The repository to write to; by default `recipes` beside the project's
+        /// `quickbuild.toml`, or here.
+        #[arg(long, value_name = "DIR")]
+        to: Option<PathBuf>,
+        /// Arguments for Cargo, as they are.
+        #[command(flatten)]
+        cargo: CargoArguments,
+    },
+    /// Print a recipe and all that it needs.
+    #[command(after_help = "Example: quickbuild recipe show serde@1.0.228")]
+    Show {
+        /// A recipe's hash or how it begins, its name, or `name@version`.
+        recipe: String,
+        /// The repository; by default `recipes` beside the project's `quickbuild.toml`, or here.
+        #[arg(long, value_name = "DIR")]
+        repository: Option<PathBuf>,
+        /// How to print it.
+        #[arg(long, value_enum, default_value = "text")]
+        format: Format,
+    },
+    /// Put recipe files where they belong, in canonical form.
+    #[command(after_help = "Example: quickbuild recipe add proposed/*.toml")]
+    Add {
+        /// The files; what they need must be among them or in the repository.
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+        /// The repository; by default `recipes` beside the project's `quickbuild.toml`, or here.
+        #[arg(long, value_name = "DIR")]
+        repository: Option<PathBuf>,
+    },
+    /// Look for recipes that are not sound: not canonical, not at their place,
+    /// not closed, not what the registry has, yanked.
+    #[command(after_help = "Example: quickbuild recipe check recipes --offline")]
+    Check {
+        /// The repository; by default `recipes` beside the project's `quickbuild.toml`, or here.
+        #[arg(value_name = "DIR")]
+        repository: Option<PathBuf>,
+        /// Do not ask registries about checksums and yanked versions.
+        #[arg(long)]
+        offline: bool,
+        /// How to print it.
+        #[arg(long, value_enum, default_value = "text")]
+        format: Format,
+    },
+    /// Print the hash of the recipe in a file.
+    #[command(after_help = "Example: quickbuild recipe hash proposed.toml")]
+    Hash {
+        /// The file; it need not be in a repository, nor canonical.
+        file: PathBuf,
+    },
+    /// Say in which fields two recipes differ.
+    #[command(after_help = "Example: quickbuild recipe diff serde@1.0.227 serde@1.0.228")]
+    Diff {
+        /// A file, or a recipe of the repository.
+        a: String,
+        /// Another.
+        b: String,
+        /// The repository; by default `recipes` beside the project's `quickbuild.toml`, or here.
+        #[arg(long, value_name = "DIR")]
+        repository: Option<PathBuf>,
+        /// How to print it.
+        #[arg(long, value_enum, default_value = "text")]
+        format: Format,
+    },
 }
 
 #[derive(Debug, Subcommand)]

@@ -10,6 +10,7 @@ mod doctor;
 mod key;
 mod plan;
 mod realise;
+mod recipe;
 mod store;
 mod terminal;
 
@@ -185,6 +186,7 @@ fn run(
         Command::Explain { package, .. } => plan::explain(surroundings, &package, cargo_arguments),
         Command::Realise(arguments) => realise::run(surroundings, arguments),
         Command::Log { recipe } => realise::log(surroundings, &recipe),
+        Command::Recipe(command) => recipe::run(surroundings, command, cargo_arguments),
         Command::Store(command) => store::run(surroundings, command),
         Command::Builder(command) => builder::run(surroundings, command),
         Command::Key(command) => key::run(surroundings, command),

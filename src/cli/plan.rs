@@ -69,7 +69,7 @@ fn take_format(arguments: &mut Vec<String>) -> Result<bool, Failure> {
 }
 
 /// Takes the name of a Cargo command from the front.
-fn take_subcommand(arguments: &mut Vec<String>) -> Subcommand {
+pub(super) fn take_subcommand(arguments: &mut Vec<String>) -> Subcommand {
     let named = [
         Subcommand::Build,
         Subcommand::Check,

@@ -16,7 +16,7 @@ use petgraph::graph::{DiGraph, NodeIndex};
 
 use crate::cargo::layout::fingerprint_stem;
 use crate::cargo::lock_file::{Pin, PinIndex};
-use crate::cargo::unit_graph::{Mode, PackageId, Source, Unit, UnitGraph};
+use crate::cargo::unit_graph::{Dependency as Edge, Mode, PackageId, Source, Unit, UnitGraph};
 use crate::cargo::workspace::Roots;
 use crate::digest::{RecipeHash, UnitKey};
 use crate::output::Produced;
@@ -202,52 +202,15 @@ fn describe_unit(unit: &Unit, facts: Facts, common: &Common, done: &[Option<Plan
     });
     let member = package.is_path() && common.members.contains(&package.name);
     let run = unit.mode == Mode::RunCustomBuild;
-    let kind = kind(unit);
-    let needs: Vec<(usize, &crate::cargo::unit_graph::Dependency)> = unit
-        .dependencies
-        .iter()
-        .filter(|d| {
-            !done[d.index]
-                .as_ref()
-                .is_some_and(|p| p.unit.is_kind("bin"))
-        })
-        .map(|d| (d.index, d))
-        .collect();
+    let needs = needs(unit, |index| done[index].as_ref());
     let dependencies = |identity: &dyn Fn(&Planned) -> RecipeHash| {
-        let edges = needs.iter().filter_map(|(index, edge)| {
-            Some(Dependency {
-                name: edge.extern_crate_name.clone(),
-                recipe: identity(done[*index].as_ref()?),
-                public: edge.public,
-                noprelude: edge.noprelude,
-            })
-        });
-        edges.collect::<Vec<_>>()
+        edges(&needs, |index| done[index].as_ref(), identity)
     };
 
     let pin = common.pins.of(&package);
     let exact = Recipe {
-        format: FORMAT,
-        name: package.name.clone(),
-        version: package.version.clone(),
-        source: source(&package, pin, &common.roots),
-        checksum: match pin {
-            Some(Pin::Checksum(checksum)) => Some(checksum.clone()),
-            _ => None,
-        },
-        target: Target {
-            kind: kind.to_owned(),
-            name: unit.target.name.clone(),
-            crate_types: unit.target.crate_types.clone(),
-            edition: unit.target.edition.clone(),
-        },
-        features: unit.features.clone(),
-        platform: unit.platform.clone().unwrap_or_else(|| common.host.clone()),
-        test: facts.test,
-        toolchain: common.tools.clone(),
-        profile: profile(unit),
-        settings: settings(unit, common),
         dependencies: dependencies(&|p| if p.host { p.host_recipe } else { p.recipe }),
+        ..bare_recipe(unit, &package, facts.test, common)
     };
     let host_form = Recipe {
         dependencies: dependencies(&|p| p.host_recipe),
@@ -263,13 +226,16 @@ fn describe_unit(unit: &Unit, facts: Facts, common: &Common, done: &[Option<Plan
     let mut key = exact.canonical("quickbuild-unit-1");
     key.text(&format!("{:?}", unit.mode));
     key.option(common.workspace_wrapper.as_deref().filter(|_| member));
-    for (index, _) in &needs {
-        key.option(done[*index].as_ref().map(|p| p.key.to_string()).as_deref());
+    for edge in &needs {
+        let below = done[edge.index].as_ref();
+        key.option(below.map(|p| p.key.to_string()).as_deref());
     }
 
-    let refused_below = needs
-        .iter()
-        .any(|(index, _)| done[*index].as_ref().is_none_or(|p| p.refused.is_some()));
+    let refused_below = needs.iter().any(|edge| {
+        done[edge.index]
+            .as_ref()
+            .is_none_or(|p| p.refused.is_some())
+    });
     let refused = match unit.mode {
         Mode::Doc | Mode::Doctest | Mode::Docscrape => Some(Refusal::Documentation),
         _ if !known => Some(Refusal::Unknown),
@@ -289,15 +255,95 @@ fn describe_unit(unit: &Unit, facts: Facts, common: &Common, done: &[Option<Plan
         host: facts.host,
         test: facts.test,
         member,
-        kind,
+        kind: kind(unit),
         recipe,
         host_recipe,
         key: UnitKey::finish(key),
         produced,
-        needs: needs.iter().map(|(index, _)| *index).collect(),
+        needs: needs.iter().map(|edge| edge.index).collect(),
         refused,
         unit: unit.clone(),
         package,
+    }
+}
+
+/// In which of its two forms a recipe is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Form {
+    /// With debug information, for the target: [`Planned::recipe`] of a unit
+    /// that is no host unit.
+    Target,
+    /// Without: [`Planned::host_recipe`].
+    Host,
+}
+
+/// The recipe behind a unit's [`Planned::recipe`] or [`Planned::host_recipe`],
+/// written out, for exporting it. `units` are all of the graph.
+pub fn recipe_of(units: &[Planned], index: usize, form: Form, common: &Common) -> Recipe {
+    let planned = &units[index];
+    let needs = needs(&planned.unit, |index| units.get(index));
+    let identity = |p: &Planned| match form {
+        Form::Target if !p.host => p.recipe,
+        _ => p.host_recipe,
+    };
+    let recipe = Recipe {
+        dependencies: edges(&needs, |index| units.get(index), &identity),
+        ..bare_recipe(&planned.unit, &planned.package, planned.test, common)
+    };
+    match form {
+        Form::Target => recipe,
+        Form::Host => recipe.without_debug_information(),
+    }
+}
+
+/// What a unit needs, binaries left out: those make nothing stale.
+fn needs<'a, 'p>(unit: &'a Unit, of: impl Fn(usize) -> Option<&'p Planned>) -> Vec<&'a Edge> {
+    let is_bin = |edge: &&Edge| of(edge.index).is_some_and(|p| p.unit.is_kind("bin"));
+    let edges = unit.dependencies.iter();
+    edges.filter(|edge| !is_bin(edge)).collect()
+}
+
+fn edges<'p>(
+    needs: &[&Edge],
+    of: impl Fn(usize) -> Option<&'p Planned>,
+    identity: &dyn Fn(&Planned) -> RecipeHash,
+) -> Vec<Dependency> {
+    let edges = needs.iter().filter_map(|edge| {
+        Some(Dependency {
+            name: edge.extern_crate_name.clone(),
+            recipe: identity(of(edge.index)?),
+            public: edge.public,
+            noprelude: edge.noprelude,
+        })
+    });
+    edges.collect()
+}
+
+/// A unit's recipe, but for its dependencies.
+fn bare_recipe(unit: &Unit, package: &PackageId, test: bool, common: &Common) -> Recipe {
+    let pin = common.pins.of(package);
+    Recipe {
+        format: FORMAT,
+        name: package.name.clone(),
+        version: package.version.clone(),
+        source: source(package, pin, &common.roots),
+        checksum: match pin {
+            Some(Pin::Checksum(checksum)) => Some(checksum.clone()),
+            _ => None,
+        },
+        target: Target {
+            kind: kind(unit).to_owned(),
+            name: unit.target.name.clone(),
+            crate_types: unit.target.crate_types.clone(),
+            edition: unit.target.edition.clone(),
+        },
+        features: unit.features.clone(),
+        platform: unit.platform.clone().unwrap_or_else(|| common.host.clone()),
+        test,
+        toolchain: common.tools.clone(),
+        profile: profile(unit),
+        settings: settings(unit, common),
+        dependencies: Vec::new(),
     }
 }
 

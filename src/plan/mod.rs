@@ -5,12 +5,14 @@
 //! | [`context`] | asks Cargo what a command means |
 //! | `answers` | remembers what Cargo said |
 //! | [`graph`] | unit graph → recipes; pure |
+//! | [`export`] | recipes of a command's packages, written out; pure |
 //! | [`inputs`] | compares files and variables with what an output assumes |
 //! | [`resolve`] | chooses an output for each unit |
 //! | [`state`] | what is in a target directory already |
 
 mod answers;
 pub mod context;
+pub mod export;
 pub mod graph;
 pub mod inputs;
 pub mod resolve;

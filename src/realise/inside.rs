@@ -199,7 +199,7 @@ impl Inside<'_> {
             invocation,
             program: self.program.clone(),
             seal: Some(Seal {
-                maker: self.job.maker.clone(),
+                maker: self.job.maker,
                 remapped: remapped.collect(),
             }),
         }

@@ -39,10 +39,10 @@ pub struct Entry {
 }
 
 impl Entry {
-    pub(super) fn begin(name: &str, maker: &Maker) -> Self {
+    pub(super) fn begin(name: &str, maker: Maker) -> Self {
         Self {
             name: name.to_owned(),
-            maker: maker.clone(),
+            maker,
             started: fs::now().seconds(),
             finished: 0,
             error: None,

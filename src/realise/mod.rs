@@ -8,6 +8,7 @@
 //!
 //! | module | job |
 //! |---|---|
+//! | [`generate`] | from recipes to a workspace that Cargo compiles to just them |
 //! | `skeleton` | a workspace without its code |
 //! | `sources` | a Cargo home with the packages needed |
 //! | `job` | what the two halves say to each other |
@@ -22,6 +23,7 @@
 //! * What is valid, made by the same builder, is not made again.
 
 mod audit;
+pub mod generate;
 pub mod inside;
 mod job;
 pub mod journal;
@@ -366,7 +368,7 @@ impl Attempt<'_> {
         let mut files = self.files(scratch)?;
         files.extend(order.builder.files());
         let journal = Journal::new(order.store);
-        let mut note = Note::begin(&self.name, &order.builder.maker());
+        let mut note = Note::begin(&self.name, order.builder.maker());
         note.recipes = self.plan.compiled().map(|unit| unit.recipe).collect();
         let mut log = journal.open(&note)?;
 

@@ -4,6 +4,7 @@
 //! * `phases`: cold, no-op, second checkout, relocated, changed, checked.
 //! * `builders`: images are made, pinned and checked.
 //! * `realise`: real containers, hostile build scripts, interruptions.
+//! * `recipes`: recipe files, and workspaces generated from them.
 //! * `bad_days`: damage, full disks, kills, locks, two processes at once.
 //! * `keys`: who has signed which output.
 //!
@@ -21,4 +22,5 @@ mod builders;
 mod keys;
 mod phases;
 mod realise;
+mod recipes;
 mod support;

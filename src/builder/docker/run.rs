@@ -178,7 +178,7 @@ impl Run<'_> {
                 client.upload_to_container(&loader, Some(options), body_try_stream(pieces));
             let uploaded = self.engine.ask("take the task's files", upload);
             // A file that cannot be read is the cause of an upload that fails.
-            writer.join().map_err(|_| BuilderError::Panic)??;
+            writer.join().map_err(|_panic| BuilderError::Panic)??;
             uploaded
         })?;
         let removed = self.engine.client.remove_container(&loader, None);
@@ -312,7 +312,7 @@ impl Run<'_> {
                 let _ = sender.send(Err(io::ErrorKind::UnexpectedEof.into()));
             }
             drop(sender);
-            let read = reader.join().map_err(|_| BuilderError::Panic)?;
+            let read = reader.join().map_err(|_panic| BuilderError::Panic)?;
             downloaded.and(read)
         })
     }
