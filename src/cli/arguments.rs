@@ -104,9 +104,9 @@ pub(super) enum Command {
         #[command(flatten)]
         cargo: CargoArguments,
     },
-    /// Build what a workspace depends on in a pinned builder, and keep it.
+    /// Build recipes, or what a workspace depends on, in a pinned builder.
     #[command(
-        after_help = "Example: quickbuild realise --workspace . -- --release\n\
+        after_help = "Examples:\n  quickbuild realise serde_json axum\n  quickbuild realise --workspace . -- --release\n\
             What is valid already is not built again. Ctrl-C removes the builder."
     )]
     Realise(RealiseArguments),
@@ -164,6 +164,16 @@ pub(super) enum Command {
 /// Arguments of `realise`.
 #[derive(Debug, Args)]
 pub(super) struct RealiseArguments {
+    /// Recipes with all they need: a hash, how it begins, a package's name, or
+    /// `name@version`.
+    #[arg(value_name = "RECIPE", conflicts_with = "workspace")]
+    pub(super) recipes: Vec<String>,
+    /// All recipes of the repository.
+    #[arg(long, conflicts_with_all = ["recipes", "workspace"])]
+    pub(super) all: bool,
+    /// The folder of recipe files; by default the project's `recipes/`.
+    #[arg(long, value_name = "DIR")]
+    pub(super) repository: Option<PathBuf>,
     /// A folder of the workspace whose dependencies are built; here by default.
     #[arg(long, value_name = "DIR")]
     pub(super) workspace: Option<PathBuf>,

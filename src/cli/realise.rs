@@ -1,6 +1,6 @@
 //! `quickbuild realise` and `quickbuild log`.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use serde::Serialize;
@@ -12,12 +12,16 @@ use crate::build::{Observer, chain};
 use crate::builder::docker::{Engine, Image};
 use crate::builder::image::{PATH, REPOSITORY, definitions};
 use crate::builder::pin::pinned_image;
-use crate::builder::{BuilderError, Limits, local};
+use crate::builder::{Builder, BuilderError, Limits, local};
 use crate::cargo::toolchain::Toolchain;
 use crate::config::{Config, project_file};
+use crate::digest::RecipeHash;
+use crate::environment::Environment;
 use crate::fs;
 use crate::realise::journal::Journal;
+use crate::realise::recipes::{Assignment, assign};
 use crate::realise::{self, Comparison, Order, Realisation, RealiseError, Terms};
+use crate::recipe::package::PackageRecipe;
 use crate::store::Store;
 
 /// Bytes that a realisation may write.
@@ -30,84 +34,229 @@ pub(super) fn run(
     if let Some(job) = &arguments.inside {
         return inside(surroundings, job);
     }
-    let config = surroundings.config()?;
-    let store = Store::open(&config.store)?;
-    let here = &surroundings.folder;
-    let folder = arguments
-        .workspace
-        .as_ref()
-        .map_or(here.clone(), |dir| here.join(dir));
-    let toolchain = Toolchain::detect(
-        &surroundings.environment,
-        &folder,
-        &store.cache("toolchains"),
-    )?;
-    let own = builder_name(&toolchain);
-    let name = arguments.toolchain.clone().unwrap_or_else(|| own.clone());
+    let scene = Scene::new(surroundings, arguments)?;
     let mut terminal = Terminal::new(Verbosity::Normal, false);
-    let project = project_file(&surroundings.folder);
-    let known = definitions(project.as_deref().and_then(Path::parent))?;
-    let settings = config.builders.get(&name).cloned().unwrap_or_default();
-    let usual = Limits::default();
-    let mut terms = Terms {
-        same_toolchain: name == own,
-        host: toolchain.host().to_owned(),
-        glibc: known.get(&name).ok().map(|definition| definition.glibc),
-        path: PATH.to_owned(),
-        limits: Limits {
-            memory: settings.memory.unwrap_or(usual.memory),
-            processes: settings.processes.unwrap_or(usual.processes),
-            time: settings.time.unwrap_or(usual.time),
-            ..usual
-        },
-        disk: settings.disk.unwrap_or(DISK),
-        name,
-    };
-    let order = |builder, terms| Order {
-        environment: &surroundings.environment,
-        folder: &folder,
-        arguments: &arguments.arguments,
-        program: &surroundings.program,
-        store: &store,
-        builder,
-        terms,
-    };
-    let engine = match arguments.builder {
-        Some(BuilderKind::Local) => None,
-        kind => match Engine::connect(&surroundings.environment) {
-            Ok(engine) => Some(engine),
+    let done = scene.run(&mut terminal);
+    terminal.clear();
+    done
+}
+
+/// What a realisation starts from.
+struct Scene<'a> {
+    surroundings: &'a Surroundings,
+    arguments: RealiseArguments,
+    config: Config,
+    store: Store,
+    toolchain: Toolchain,
+    folder: PathBuf,
+}
+
+/// Something to be realised.
+struct Piece {
+    folder: PathBuf,
+    environment: Environment,
+    arguments: Vec<String>,
+    name: Option<String>,
+    wanted: Option<Vec<RecipeHash>>,
+    /// `rustc -vV` of the builder, where that is known.
+    rustc: String,
+    /// Keeps a generated workspace.
+    _assignment: Option<Assignment>,
+}
+
+impl<'a> Scene<'a> {
+    fn new(surroundings: &'a Surroundings, arguments: RealiseArguments) -> Result<Self, Failure> {
+        let config = surroundings.config()?;
+        let store = Store::open(&config.store)?;
+        let here = &surroundings.folder;
+        let folder = arguments.workspace.as_ref();
+        let folder = folder.map_or(here.clone(), |dir| here.join(dir));
+        let toolchain = Toolchain::detect(
+            &surroundings.environment,
+            &folder,
+            &store.cache("toolchains"),
+        )?;
+        Ok(Self {
+            surroundings,
+            arguments,
+            config,
+            store,
+            toolchain,
+            folder,
+        })
+    }
+
+    fn run(&self, terminal: &mut Terminal) -> Result<ExitCode, Failure> {
+        let pieces = self.pieces(terminal)?;
+        let engine = self.engine(terminal)?;
+        if let Some(engine) = &engine {
+            realise::sweep(engine, terminal);
+        }
+        let mut exit = Exit::Success;
+        for piece in pieces {
+            let mut terms = self.terms(&piece)?;
+            let found = match &engine {
+                Some(engine) => {
+                    let builder = engine.builder(image(engine, &self.config, &terms.name)?)?;
+                    self.work(&piece, &builder, terms, terminal)?
+                }
+                None => {
+                    let beside = realise::scratch(&self.store);
+                    let scratch = local::Scratch::new(&beside, &self.surroundings.environment)?;
+                    terms.path = self.local_path(&scratch);
+                    self.work(&piece, &scratch, terms, terminal)?
+                }
+            };
+            if found == Exit::Found {
+                exit = found;
+            }
+        }
+        Ok(exit.into())
+    }
+
+    /// The workspace, or a generated one for each batch of recipes.
+    fn pieces(&self, terminal: &mut Terminal) -> Result<Vec<Piece>, Failure> {
+        if self.arguments.recipes.is_empty() && !self.arguments.all {
+            return Ok(vec![Piece {
+                folder: self.folder.clone(),
+                environment: self.surroundings.environment.clone(),
+                arguments: self.arguments.arguments.clone(),
+                name: None,
+                wanted: None,
+                rustc: self.toolchain.rustc.clone(),
+                _assignment: None,
+            }]);
+        }
+        terminal.step("planning the recipes");
+        let root = super::recipe::folder(self.surroundings, self.arguments.repository.clone());
+        let repository = super::recipe::open(&root)?;
+        let mut roots = Vec::new();
+        if self.arguments.all {
+            roots.extend(repository.entries().iter().map(|entry| entry.recipe.hash()));
+        }
+        for wanted in &self.arguments.recipes {
+            let entry = repository.find(wanted).map_err(super::recipe::not_found)?;
+            roots.push(entry.recipe.hash());
+        }
+        let mut closures: Vec<Vec<PackageRecipe>> = Vec::new();
+        for root in roots {
+            let closure = repository.closure(&[root])?;
+            closures.push(closure.into_iter().cloned().collect());
+        }
+        let assigned = assign(
+            &closures,
+            &self.surroundings.environment,
+            &self.store,
+            &self.toolchain.rustc,
+        )?;
+        let rustc = closures.first().and_then(|closure| closure.first());
+        let rustc = rustc.map_or(String::new(), |recipe| {
+            recipe.main().toolchain.rustc.clone()
+        });
+        let piece = |assignment: Assignment| Piece {
+            folder: assignment.folder.clone(),
+            environment: assignment.environment.clone(),
+            arguments: assignment.arguments.clone(),
+            name: Some(assignment.name.clone()),
+            wanted: Some(assignment.wanted.clone()),
+            rustc: rustc.clone(),
+            _assignment: Some(assignment),
+        };
+        Ok(assigned.into_iter().map(piece).collect())
+    }
+
+    fn engine(&self, terminal: &mut Terminal) -> Result<Option<Engine>, Failure> {
+        let kind = self.arguments.builder;
+        if kind == Some(BuilderKind::Local) {
+            return Ok(None);
+        }
+        match Engine::connect(&self.surroundings.environment) {
+            Ok(engine) => Ok(Some(engine)),
             Err(error) if kind.is_none() => {
                 terminal.warn(&format!("{}; building on this machine", chain(&error)));
-                None
+                Ok(None)
             }
-            Err(error) => {
-                return Err(Failure::from(error)
-                    .hint("start Docker or Podman, or set DOCKER_HOST")
-                    .hint("`--builder local` builds on this machine, for this machine"));
-            }
-        },
-    };
-    let result = match &engine {
-        Some(engine) => {
-            realise::sweep(engine, &mut terminal);
-            let image = image(engine, &config, &terms.name)?;
-            let builder = engine.builder(image)?;
-            work(&order(&builder, terms), &arguments, &mut terminal)
+            Err(error) => Err(Failure::from(error)
+                .hint("start Docker or Podman, or set DOCKER_HOST")
+                .hint("`--builder local` builds on this machine, for this machine")),
         }
-        None => {
-            let beside = realise::scratch(&store);
-            let scratch = local::Scratch::new(&beside, &surroundings.environment)?;
-            let programs = surroundings.environment.get("PATH").unwrap_or_default();
-            // The toolchain itself, not rustup's stand-ins, which look for
-            // settings in the user's home.
-            let own = toolchain.sysroot.join("bin");
-            let wrapped = scratch.programs();
-            terms.path = format!("{}:{}:{programs}", wrapped.display(), own.display());
-            work(&order(&scratch, terms), &arguments, &mut terminal)
+    }
+
+    /// What the builder of a piece promises and may use.
+    fn terms(&self, piece: &Piece) -> Result<Terms, Failure> {
+        let own = builder_name(&piece.rustc);
+        let name = self
+            .arguments
+            .toolchain
+            .clone()
+            .unwrap_or_else(|| own.clone());
+        let project = project_file(&self.surroundings.folder);
+        let known = definitions(project.as_deref().and_then(Path::parent))?;
+        let settings = self.config.builders.get(&name).cloned().unwrap_or_default();
+        let usual = Limits::default();
+        Ok(Terms {
+            same_toolchain: name == own && piece.rustc == self.toolchain.rustc,
+            host: field(&piece.rustc, "host: ").to_owned(),
+            glibc: known.get(&name).ok().map(|definition| definition.glibc),
+            path: PATH.to_owned(),
+            limits: Limits {
+                memory: settings.memory.unwrap_or(usual.memory),
+                processes: settings.processes.unwrap_or(usual.processes),
+                time: settings.time.unwrap_or(usual.time),
+                ..usual
+            },
+            disk: settings.disk.unwrap_or(DISK),
+            name,
+        })
+    }
+
+    /// The wrapped C compilers, the toolchain itself, not rustup's stand-ins,
+    /// which look for settings in the user's home, and the rest.
+    fn local_path(&self, scratch: &local::Scratch) -> String {
+        let programs = self
+            .surroundings
+            .environment
+            .get("PATH")
+            .unwrap_or_default();
+        let own = self.toolchain.sysroot.join("bin");
+        let wrapped = scratch.programs();
+        format!("{}:{}:{programs}", wrapped.display(), own.display())
+    }
+
+    fn work(
+        &self,
+        piece: &Piece,
+        builder: &dyn Builder,
+        terms: Terms,
+        terminal: &mut Terminal,
+    ) -> Result<Exit, Failure> {
+        let order = Order {
+            environment: &piece.environment,
+            folder: &piece.folder,
+            arguments: &piece.arguments,
+            name: piece.name.clone(),
+            wanted: piece.wanted.clone(),
+            program: &self.surroundings.program,
+            store: &self.store,
+            builder,
+            terms,
+        };
+        let realisation = order.run(terminal).map_err(failure)?;
+        terminal.clear();
+        match self.arguments.format {
+            Format::Text => print_line(&summary(&realisation)),
+            Format::Json => print_json(&Printed::new(&realisation)),
         }
-    };
-    terminal.clear();
-    result
+        for (unit, reason) in &realisation.missing {
+            terminal.warn(&format!("{unit} has no output: {reason}"));
+        }
+        if !self.arguments.check {
+            return Ok(Exit::Success);
+        }
+        let comparison = order.check(terminal).map_err(failure)?;
+        terminal.clear();
+        Ok(compare(&comparison))
+    }
 }
 
 fn inside(surroundings: &Surroundings, job: &Path) -> Result<ExitCode, Failure> {
@@ -136,40 +285,22 @@ fn image(engine: &Engine, config: &Config, name: &str) -> Result<Image, Failure>
 }
 
 /// The builder of a toolchain: its release, or `nightly`, and its host.
-fn builder_name(toolchain: &Toolchain) -> String {
-    let release = toolchain
-        .rustc
-        .lines()
-        .find_map(|line| line.strip_prefix("release: "))
-        .unwrap_or_default();
+fn builder_name(rustc: &str) -> String {
+    let release = field(rustc, "release: ");
     let release = if release.contains("nightly") {
         "nightly"
     } else {
         release
     };
-    format!("{release}-{}", toolchain.host())
+    format!("{release}-{}", field(rustc, "host: "))
 }
 
-fn work(
-    order: &Order<'_>,
-    arguments: &RealiseArguments,
-    terminal: &mut Terminal,
-) -> Result<ExitCode, Failure> {
-    let realisation = order.run(terminal).map_err(failure)?;
-    terminal.clear();
-    match arguments.format {
-        Format::Text => print_line(&summary(&realisation)),
-        Format::Json => print_json(&Printed::new(&realisation)),
-    }
-    for (unit, reason) in &realisation.missing {
-        terminal.warn(&format!("{unit} has no output: {reason}"));
-    }
-    if !arguments.check {
-        return Ok(Exit::Success.into());
-    }
-    let comparison = order.check(terminal).map_err(failure)?;
-    terminal.clear();
-    Ok(compare(&comparison).into())
+/// A line of `rustc -vV`, behind its name.
+fn field<'a>(rustc: &'a str, name: &str) -> &'a str {
+    let mut lines = rustc.lines();
+    lines
+        .find_map(|line| line.strip_prefix(name))
+        .unwrap_or_default()
 }
 
 /// One line, as Cargo would say it.

@@ -65,7 +65,7 @@ pub(super) fn run(
 
 /// The repository: the folder given, or `recipes` beside the project's
 /// `quickbuild.toml`, or `recipes` here.
-fn folder(surroundings: &Surroundings, given: Option<PathBuf>) -> PathBuf {
+pub(super) fn folder(surroundings: &Surroundings, given: Option<PathBuf>) -> PathBuf {
     let here = &surroundings.folder;
     if let Some(given) = given {
         return here.join(given);
@@ -128,7 +128,7 @@ fn export(
 }
 
 /// A repository in which recipes are looked up.
-fn open(root: &Path) -> Result<Repository, Failure> {
+pub(super) fn open(root: &Path) -> Result<Repository, Failure> {
     let repository = Repository::read(root)?;
     if repository.entries().is_empty() {
         return Err(
@@ -140,7 +140,7 @@ fn open(root: &Path) -> Result<Repository, Failure> {
     Ok(repository)
 }
 
-fn not_found(error: FindError) -> Failure {
+pub(super) fn not_found(error: FindError) -> Failure {
     let mut failure = Failure::from(error.clone());
     match error {
         FindError::None(_) => failure.hint("a recipe is named by hash, name, or `name@version`"),

@@ -225,7 +225,12 @@ impl Inside<'_> {
 
     /// Nothing is compiled if it is not what was asked for.
     fn compare(&self, plan: &Plan) -> Result<(), InsideError> {
-        let here: BTreeSet<RecipeHash> = plan.units.iter().map(|unit| unit.recipe).collect();
+        // What host and target share answers to both forms.
+        let hashes = plan
+            .units
+            .iter()
+            .map(|unit| [unit.recipe, unit.host_recipe]);
+        let here: BTreeSet<RecipeHash> = hashes.flatten().collect();
         let absent = self
             .job
             .wanted

@@ -1,0 +1,273 @@
+//! One run of a builder: what it is given, what it says, what it leaves.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use super::audit::Audit;
+use super::job::{CargoMessage, Event, FORMAT, Job, Report};
+use super::journal::{self, Entry as Note, Journal};
+use super::order::Planned;
+use super::scratch::Scratch;
+use super::skeleton::Skeleton;
+use super::sources::Sources;
+use super::{Order, Realisation, RealiseError, Result, provenance};
+use crate::build::Observer;
+use crate::builder::{Content, Entry, Stream, Task, Watcher};
+use crate::fs;
+use crate::output::Output;
+use crate::store::archive::{self, Packed};
+
+/// Lines of a failed build that an error shows.
+const TAIL: usize = 20;
+
+/// One run of a builder.
+pub(super) struct Attempt<'a> {
+    pub(super) order: &'a Order<'a>,
+    pub(super) name: String,
+    pub(super) plan: &'a Planned,
+    pub(super) skeleton: &'a Skeleton,
+    /// Store names of outputs that need not be made.
+    pub(super) valid: &'a BTreeSet<String>,
+}
+
+impl Attempt<'_> {
+    pub(super) fn run(
+        &self,
+        scratch: &Scratch,
+        observer: &mut dyn Observer,
+    ) -> Result<(Realisation, Report)> {
+        let order = self.order;
+        observer.step("gathering sources");
+        let mut files = self.files(scratch)?;
+        files.extend(order.builder.files());
+        let journal = Journal::new(order.store);
+        let mut note = Note::begin(&self.name, order.builder.maker());
+        let recipes = self.plan.compiled().map(|unit| unit.recipe);
+        note.recipes = recipes
+            .chain(order.wanted.iter().flatten().copied())
+            .collect();
+        let mut log = journal.open(&note)?;
+
+        let cancelled = Arc::new(AtomicBool::new(false));
+        let signals = [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM];
+        let handlers =
+            signals.map(|signal| signal_hook::flag::register(signal, Arc::clone(&cancelled)));
+        let output = scratch.folder("out");
+        fs::create_dir_all(&output)?;
+        let root = order.builder.root();
+        let inside = |below: &str| root.join(below).to_string_lossy().into_owned();
+        let command = [
+            inside("in/quickbuild"),
+            "realise".to_owned(),
+            "--inside".to_owned(),
+            inside("in/job.json"),
+        ];
+        let task = Task {
+            name: &self.name,
+            store: order.store.root(),
+            files: &files,
+            command: &command,
+            environment: &order.variables(root),
+            limits: order.terms.limits,
+            output: &output,
+        };
+        observer.step(&format!("starting the builder {}", order.terms.name));
+        let mut follower = Follower {
+            observer,
+            log: &mut log,
+            cancelled: &cancelled,
+            tail: Vec::new(),
+            failed: None,
+        };
+        let started = Instant::now();
+        let ran = order.builder.run(&task, &mut follower);
+        let (tail, failed) = (follower.tail, follower.failed);
+        let seconds = started.elapsed().as_secs_f64();
+        for handler in handlers.into_iter().flatten() {
+            signal_hook::low_level::unregister(handler);
+        }
+        observer.clear();
+        let result = match ran {
+            Ok(0) => {
+                let run = provenance::Run {
+                    invocation: log.name(),
+                    started: note.started,
+                    finished: fs::now().seconds(),
+                };
+                self.register(&output, &run, observer)
+            }
+            Ok(code) => Err(RealiseError::Failed {
+                name: self.name.clone(),
+                reason: failed.unwrap_or_else(|| format!("it ended with code {code}")),
+                tail,
+            }),
+            Err(source) => Err(RealiseError::Builder {
+                name: self.name.clone(),
+                source,
+            }),
+        };
+        let log = journal.close(log, note, result.as_ref().err())?;
+        let (mut realisation, report) = result?;
+        realisation.seconds = seconds;
+        realisation.log = Some(log);
+        Ok((realisation, report))
+    }
+
+    /// The files that the half in the builder works with.
+    fn files(&self, scratch: &Scratch) -> Result<Vec<Entry>> {
+        let order = self.order;
+        let sources = Sources {
+            environment: order.environment,
+            lock: &self.plan.lock,
+            cache: &order.store.cache("sources"),
+            registries: &self.skeleton.registries,
+            wanted: &self.skeleton.packages,
+        };
+        let mut files = sources.gather()?;
+        let wanted = match &order.wanted {
+            Some(wanted) => wanted.clone(),
+            None if order.terms.same_toolchain => {
+                self.plan.compiled().map(|unit| unit.recipe).collect()
+            }
+            None => Vec::new(),
+        };
+        let job = Job {
+            format: FORMAT,
+            maker: order.builder.maker(),
+            root: order.builder.root().to_owned(),
+            folder: self.skeleton.folder.clone(),
+            arguments: order.arguments.to_vec(),
+            wanted,
+            disk: order.terms.disk,
+        };
+        let bytes = serde_json::to_vec(&job).expect("a job serialises");
+        files.push(Entry {
+            path: "in/job.json".to_owned(),
+            content: Content::Bytes {
+                bytes,
+                executable: false,
+            },
+        });
+        files.push(Entry {
+            path: "in/quickbuild".to_owned(),
+            content: Content::File(order.program.to_owned()),
+        });
+        if !self.valid.is_empty() {
+            let to = scratch.folder("valid.tar");
+            let names: Vec<String> = self.valid.iter().cloned().collect();
+            let beyond = BTreeSet::new();
+            archive::export_beyond(order.store, &names, &beyond, (&to, Packed::Plain))?;
+            files.push(Entry {
+                path: "in/valid.tar".to_owned(),
+                content: Content::File(to),
+            });
+        }
+        for folder in ["work/home", "work/tmp", "in/workspace"] {
+            files.push(Entry {
+                path: folder.to_owned(),
+                content: Content::Folder,
+            });
+        }
+        files.extend(self.skeleton.files.iter().cloned());
+        Ok(files)
+    }
+
+    /// Audits what came back, and puts it into the store.
+    fn register(
+        &self,
+        output: &Path,
+        run: &provenance::Run,
+        observer: &mut dyn Observer,
+    ) -> Result<(Realisation, Report)> {
+        let order = self.order;
+        observer.step("auditing");
+        let report = fs::read(&output.join("report.json"))?;
+        let report: Report = serde_json::from_slice(&report).map_err(RealiseError::Report)?;
+        let audit = Audit {
+            root: order.builder.root(),
+            glibc: order.terms.glibc,
+        };
+        let maker = order.builder.maker();
+        let sealed = |output: &Output, folder: &Path| {
+            if output.builder != maker {
+                return Err(format!("it says that `{}` made it", output.builder));
+            }
+            audit.examine(output, folder)
+        };
+        let tar = output.join("outputs.tar");
+        let imported = archive::import_examined(order.store, &tar, &sealed);
+        let imported = imported.map_err(RealiseError::Refused)?;
+        archive::add_namings(order.store, &report.namings).map_err(RealiseError::Refused)?;
+        run.state(order.store, &imported.added, &report.outputs)?;
+        observer.clear();
+        let missing = report.missing.iter();
+        let realisation = Realisation {
+            valid: report.outputs.len(),
+            added: imported.added,
+            missing: missing
+                .map(|m| (format!("{} ({})", m.package, m.kind), m.reason.clone()))
+                .collect(),
+            ..Realisation::default()
+        };
+        Ok((realisation, report))
+    }
+}
+
+/// Follows the half in the builder.
+struct Follower<'a> {
+    observer: &'a mut dyn Observer,
+    log: &'a mut journal::Log,
+    cancelled: &'a AtomicBool,
+    tail: Vec<String>,
+    failed: Option<String>,
+}
+
+impl Watcher for Follower<'_> {
+    fn line(&mut self, stream: Stream, line: &str) {
+        if stream == Stream::Out {
+            if let Ok(event) = serde_json::from_str::<Event>(line) {
+                self.event(event);
+                return;
+            }
+            if let Ok(message) = serde_json::from_str::<CargoMessage>(line) {
+                if !matches!(message, CargoMessage::Other) {
+                    self.observer.advance();
+                }
+                return;
+            }
+        }
+        self.log.line(line);
+        if self.tail.len() == TAIL {
+            self.tail.remove(0);
+        }
+        self.tail.push(line.to_owned());
+    }
+
+    fn is_cancelled(&self) -> bool {
+        self.cancelled.load(Ordering::Relaxed)
+    }
+}
+
+impl Follower<'_> {
+    fn event(&mut self, event: Event) {
+        match event {
+            Event::Planned { units } => {
+                self.observer.step("building");
+                self.observer.begin(units);
+                self.log.line(&format!("{units} units are not valid yet"));
+            }
+            Event::Step { message } => self.log.line(&format!("== {message}")),
+            Event::Warning { message } => {
+                self.log.line(&format!("warning: {message}"));
+                self.observer.warn(&message);
+            }
+            Event::Failed { message } => {
+                self.log.line(&format!("failed: {message}"));
+                self.failed = Some(message);
+            }
+        }
+    }
+}

@@ -1,0 +1,224 @@
+//! An order: what to build, whether that is done already, what is valid.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use super::attempt::Attempt;
+use super::compare::Comparison;
+use super::journal::Journal;
+use super::scratch::Scratch;
+use super::skeleton::Skeleton;
+use super::{Order, Realisation, Result};
+use crate::build::Observer;
+use crate::builder::Content;
+use crate::cargo::invocation::{Invocation, Subcommand};
+use crate::digest::{Canonical, OutputId, RecipeHash};
+use crate::output::Output;
+use crate::plan::inputs::Inspector;
+use crate::plan::{Context, Plan};
+use crate::store::Store;
+
+impl Order<'_> {
+    /// Realises what a workspace depends on. What is valid already is left as it
+    /// is; where all of it is, no builder starts.
+    pub fn run(&self, observer: &mut dyn Observer) -> Result<Realisation> {
+        observer.step("looking at the workspace");
+        let skeleton = self.skeleton()?;
+        let key = self.key(&skeleton);
+        let journal = Journal::new(self.store);
+        if let Some(outputs) = journal.realised(key)
+            && outputs.iter().all(|name| self.is_valid(name))
+        {
+            return Ok(Realisation {
+                valid: outputs.len(),
+                settled: true,
+                ..Realisation::default()
+            });
+        }
+        let plan = self.plan()?;
+        let valid = match self.terms.same_toolchain {
+            true => self.valid(&plan),
+            false => BTreeSet::new(),
+        };
+        let attempt = Attempt {
+            order: self,
+            name: plan.name.clone(),
+            plan: &plan,
+            skeleton: &skeleton,
+            valid: &valid,
+        };
+        let scratch = Scratch::new(self.store)?;
+        let (realisation, report) = attempt.run(&scratch, observer)?;
+        if report.missing.is_empty() {
+            let names: Vec<String> = report.outputs.into_iter().map(|r| r.output).collect();
+            journal.remember(key, &names)?;
+        }
+        Ok(realisation)
+    }
+
+    /// Builds everything once more, in a fresh builder and from nothing, and
+    /// compares it with what the store has.
+    pub fn check(&self, observer: &mut dyn Observer) -> Result<Comparison> {
+        let skeleton = self.skeleton()?;
+        let plan = self.plan()?;
+        let scratch = Scratch::new(self.store)?;
+        let second = Store::open(&scratch.folder("store"))?;
+        let order = Order {
+            store: &second,
+            terms: self.terms.clone(),
+            name: self.name.clone(),
+            wanted: self.wanted.clone(),
+            ..*self
+        };
+        let attempt = Attempt {
+            order: &order,
+            name: plan.name.clone(),
+            plan: &plan,
+            skeleton: &skeleton,
+            valid: &BTreeSet::new(),
+        };
+        let (_, report) = attempt.run(&scratch, observer)?;
+        let mut comparison = Comparison::default();
+        for realised in &report.outputs {
+            let (ours, again) = (
+                self.store.output(&realised.output),
+                second.output(&realised.output),
+            );
+            match (ours, again) {
+                (Some(ours), Some(again)) => comparison.compare(&ours, &again),
+                _ => comparison.unmatched.push(realised.output.clone()),
+            }
+        }
+        Ok(comparison)
+    }
+
+    fn skeleton(&self) -> Result<Skeleton> {
+        let invocation = self.invocation();
+        let mut platforms = vec![self.terms.host.as_str()];
+        platforms.extend(invocation.values(&["--target"]));
+        Ok(Skeleton::make(self.environment, self.folder, &platforms)?)
+    }
+
+    fn invocation(&self) -> Invocation {
+        Invocation {
+            subcommand: Subcommand::Build,
+            arguments: self.arguments.to_vec(),
+        }
+    }
+
+    /// Everything that decides what comes out.
+    fn key(&self, skeleton: &Skeleton) -> RecipeHash {
+        let mut key = Canonical::new("quickbuild-realisation-1");
+        key.text(env!("CARGO_PKG_VERSION"));
+        key.text(&self.builder.maker().to_string());
+        key.list(self.arguments);
+        for (name, value) in self.passed_variables() {
+            key.text(&name).text(&value);
+        }
+        key.text(&skeleton.folder.to_string_lossy());
+        for entry in &skeleton.files {
+            key.text(&entry.path);
+            if let Content::Bytes { bytes, .. } = &entry.content {
+                key.bytes(bytes);
+            }
+        }
+        RecipeHash::finish(key)
+    }
+
+    fn is_valid(&self, store_name: &str) -> bool {
+        let output = self.store.output(store_name);
+        output.is_some_and(|output| self.store.is_usable(&output))
+    }
+
+    fn plan(&self) -> Result<Planned> {
+        let invocation = self.invocation();
+        let cache = self.store.cache("");
+        let context = Context::gather(self.environment, self.folder, &invocation, &cache)?;
+        let inspector = Inspector::new(&context.environment, &context.settings, &context.roots);
+        let plan = Plan::make(&context, self.store, &inspector);
+        let asked = context
+            .graph
+            .roots
+            .first()
+            .and_then(|&root| plan.units.get(root));
+        let name = asked.map(|unit| format!("{} {}", unit.package.name, unit.package.version));
+        Ok(Planned {
+            name: self
+                .name
+                .clone()
+                .or(name)
+                .unwrap_or_else(|| self.folder.display().to_string()),
+            lock: context.roots.workspace.join("Cargo.lock"),
+            plan,
+        })
+    }
+
+    /// Outputs of this builder for the plan's units, closed under references.
+    fn valid(&self, planned: &Planned) -> BTreeSet<String> {
+        let maker = self.builder.maker();
+        let mut found: BTreeMap<OutputId, Output> = BTreeMap::new();
+        for unit in planned.compiled() {
+            let names = self.store.candidates(unit.host_recipe);
+            let outputs = names.iter().filter_map(|name| self.store.output(name));
+            let own =
+                outputs.filter(|output| output.builder == maker && self.store.is_usable(output));
+            found.extend(own.map(|output| (output.id, output)));
+        }
+        loop {
+            let before = found.len();
+            let ids: BTreeSet<OutputId> = found.keys().copied().collect();
+            found.retain(|_, output| output.references.iter().all(|id| ids.contains(id)));
+            if found.len() == before {
+                return found.values().map(Output::store_name).collect();
+            }
+        }
+    }
+
+    /// Variables of the user that are part of recipes.
+    fn passed_variables(&self) -> Vec<(String, String)> {
+        let is_passed = |name: &str| {
+            matches!(
+                name,
+                "RUSTFLAGS" | "CARGO_ENCODED_RUSTFLAGS" | "CARGO_BUILD_TARGET"
+            ) || name.starts_with("CARGO_PROFILE_")
+                || name.starts_with("CARGO_UNSTABLE_")
+        };
+        let passed = self.environment.matching(is_passed);
+        passed.map(|(n, v)| (n.to_owned(), v.to_owned())).collect()
+    }
+
+    /// All variables that the half in the builder sees.
+    pub(super) fn variables(&self, root: &Path) -> Vec<(String, String)> {
+        let below = |path: &str| root.join(path).to_string_lossy().into_owned();
+        let mut variables = vec![
+            ("PATH".to_owned(), self.terms.path.clone()),
+            ("HOME".to_owned(), below("work/home")),
+            ("CARGO_HOME".to_owned(), below("in/cargo")),
+            ("CARGO_TARGET_DIR".to_owned(), below("work/target")),
+            ("CARGO_NET_OFFLINE".to_owned(), "true".to_owned()),
+            ("TMPDIR".to_owned(), below("work/tmp")),
+            ("LANG".to_owned(), "C.UTF-8".to_owned()),
+            ("TZ".to_owned(), "UTC".to_owned()),
+        ];
+        variables.extend(self.passed_variables());
+        variables
+    }
+}
+
+/// What is to be built, as this machine sees it.
+pub(super) struct Planned {
+    /// What people call it: the package that was asked for, the first of many.
+    pub(super) name: String,
+    pub(super) lock: PathBuf,
+    pub(super) plan: Plan,
+}
+
+impl Planned {
+    /// Units of packages that never change.
+    pub(super) fn compiled(&self) -> impl Iterator<Item = &crate::plan::Planned> {
+        self.plan
+            .units
+            .iter()
+            .filter(|unit| !unit.package.is_path())
+    }
+}
