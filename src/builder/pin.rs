@@ -113,6 +113,7 @@ mod tests {
             id: hash('1'),
             digests: vec![format!("rust@{}", hash('2'))],
             architecture: "amd64".to_owned(),
+            path: None,
         };
         assert!(check_digest(&pin('1'), &image).is_ok());
         assert!(check_digest(&pin('2'), &image).is_ok());

@@ -97,13 +97,17 @@ impl<'a> Scene<'a> {
             let mut terms = self.terms(&piece)?;
             let found = match &engine {
                 Some(engine) => {
-                    let builder = engine.builder(image(engine, &self.config, &terms.name)?)?;
+                    let image = image(engine, &self.config, &terms.name)?;
+                    terms.path = image.path.clone().unwrap_or(terms.path);
+                    let builder = engine.builder(image)?;
                     self.work(&piece, &builder, terms, terminal)?
                 }
                 None => {
                     let beside = realise::scratch(&self.store);
                     let scratch = local::Scratch::new(&beside, &self.surroundings.environment)?;
                     terms.path = self.local_path(&scratch);
+                    terms.libraries = true; // they are this machine's, as all is
+                    terms.glibc = None;
                     self.work(&piece, &scratch, terms, terminal)?
                 }
             };
@@ -198,6 +202,7 @@ impl<'a> Scene<'a> {
             same_toolchain: name == own && piece.rustc == self.toolchain.rustc,
             host: field(&piece.rustc, "host: ").to_owned(),
             glibc: known.get(&name).ok().map(|definition| definition.glibc),
+            libraries: name.contains('+'),
             path: PATH.to_owned(),
             limits: Limits {
                 memory: settings.memory.unwrap_or(usual.memory),

@@ -124,6 +124,7 @@ impl Attempt<'_> {
             lock: &self.plan.lock,
             cache: &order.store.cache("sources"),
             registries: &self.skeleton.registries,
+            checkouts: &self.skeleton.checkouts,
             wanted: &self.skeleton.packages,
         };
         let mut files = sources.gather()?;
@@ -189,6 +190,7 @@ impl Attempt<'_> {
         let audit = Audit {
             root: order.builder.root(),
             glibc: order.terms.glibc,
+            libraries: order.terms.libraries,
         };
         let maker = order.builder.maker();
         let sealed = |output: &Output, folder: &Path| {

@@ -20,6 +20,9 @@ pub(super) struct Audit<'a> {
     /// The highest GLIBC version that the builder's programs may need; `None`
     /// where nothing is promised.
     pub(super) glibc: Option<GlibcVersion>,
+    /// Whether libraries of the system beside the C library may be linked: they
+    /// are declared by the choice of a variant.
+    pub(super) libraries: bool,
 }
 
 impl Audit<'_> {
@@ -41,6 +44,13 @@ impl Audit<'_> {
         if let Some(file) = undeclared {
             let path = file.path.display();
             return Err(format!("it depends on `{path}`, which is not the recipe's"));
+        }
+        let library = output.inputs.files.first().filter(|_| !self.libraries);
+        if let Some(file) = library {
+            let path = file.path.display();
+            return Err(format!(
+                "it links `{path}`, a library of the system that is not declared; a variant of the builder, such as `<name>+openssl`, declares it"
+            ));
         }
         if !output.inputs.folders.is_empty() {
             return Ok(()); // it names them, and serves only where they are

@@ -94,6 +94,8 @@ pub struct Terms {
     pub host: String,
     /// The highest GLIBC version that its programs need.
     pub glibc: Option<GlibcVersion>,
+    /// Whether it declares libraries of the system.
+    pub libraries: bool,
     /// Folders of programs, for `PATH`.
     pub path: String,
     /// What a realisation may use.

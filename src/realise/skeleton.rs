@@ -47,6 +47,9 @@ pub(super) struct Skeleton {
     /// The folder in Cargo's home that each registry has, by its URL as in the
     /// lock file.
     pub(super) registries: BTreeMap<String, String>,
+    /// Checkouts of Git packages in Cargo's home: the repository's folder, the
+    /// checkout's folder in it, and the commit.
+    pub(super) checkouts: BTreeSet<(String, String, String)>,
 }
 
 #[derive(Deserialize)]
@@ -120,6 +123,7 @@ impl Skeleton {
             packages: others
                 .map(|p| (p.name.clone(), p.version.clone()))
                 .collect(),
+            checkouts: metadata.packages.iter().filter_map(checkout).collect(),
             registries: metadata.packages.iter().filter_map(registry).collect(),
             folder: root.strip_prefix(base).unwrap_or(root).to_owned(),
             files: files.entries,
@@ -134,6 +138,16 @@ fn registry(package: &Package) -> Option<(String, String)> {
     let is_unpacked = folder.parent()?.ends_with("registry/src");
     let name = folder.file_name()?.to_str()?;
     is_unpacked.then(|| (url, name.to_owned()))
+}
+
+/// The checkout of a Git package: `…/git/checkouts/<repository>/<commit>/…`.
+fn checkout(package: &Package) -> Option<(String, String, String)> {
+    let source = package.source.as_ref()?.strip_prefix("git+")?;
+    let (_, commit) = source.rsplit_once('#')?;
+    let path = package.manifest_path.to_str()?;
+    let (_, below) = path.split_once("/git/checkouts/")?;
+    let mut folders = below.split('/').map(str::to_owned);
+    Some((folders.next()?, folders.next()?, commit.to_owned()))
 }
 
 struct Files<'a> {

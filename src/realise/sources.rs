@@ -76,11 +76,13 @@ pub enum SourceError {
         /// Why.
         source: std::io::Error,
     },
-    /// Packages from Git.
-    #[error("`{package}` comes from Git, which builders cannot fetch yet")]
+    /// A checkout is not what the commit says.
+    #[error("the checkout `{}` is not the commit {commit} as it is", folder.display())]
     Git {
-        /// Name and version.
-        package: String,
+        /// The checkout.
+        folder: PathBuf,
+        /// What it should be.
+        commit: String,
     },
 }
 
@@ -114,6 +116,8 @@ pub(super) struct Sources<'a> {
     pub(super) cache: &'a Path,
     /// The folder in Cargo's home that each registry has, by its URL.
     pub(super) registries: &'a BTreeMap<String, String>,
+    /// Checkouts of Git packages: repository, folder, commit.
+    pub(super) checkouts: &'a BTreeSet<(String, String, String)>,
     /// Names and versions of the packages that Cargo wants to have.
     pub(super) wanted: &'a BTreeSet<(String, String)>,
 }
@@ -178,7 +182,49 @@ impl Sources<'_> {
             .map(|package| self.package(&home, package));
         let unpacked: Vec<[Entry; 3]> = unpacked.collect::<Result<_, _>>()?;
         entries.extend(unpacked.into_iter().flatten());
+        for (repository, folder, commit) in self.checkouts {
+            entries.extend(self.checkout(repository, folder, commit)?);
+        }
         Ok(entries)
+    }
+
+    /// A repository with one checkout. Git itself says whether that is the commit
+    /// and nothing else: people edit what Cargo has checked out.
+    fn checkout(
+        &self,
+        repository: &str,
+        folder: &str,
+        commit: &str,
+    ) -> Result<[Entry; 2], SourceError> {
+        let git = self.environment.cargo_home().join("git");
+        let database = format!("db/{repository}");
+        let checkout = format!("checkouts/{repository}/{folder}");
+        let place = git.join(&checkout);
+        let ask = |arguments: &[&str]| {
+            let mut command = Command::new("git");
+            command.arg("-C").arg(&place).args(arguments);
+            cargo::output_of(&mut command)
+        };
+        let head = ask(&["rev-parse", "HEAD"])?;
+        let status = ask(&[
+            "status",
+            "--porcelain",
+            "--ignored",
+            "--untracked-files=all",
+        ])?;
+        // Cargo's mark that the checkout is whole.
+        let changed = status.lines().any(|line| !line.ends_with(" .cargo-ok"));
+        if head.trim() != commit || changed {
+            return Err(SourceError::Git {
+                folder: place,
+                commit: commit.to_owned(),
+            });
+        }
+        let entry = |below: String| Entry {
+            path: format!("in/cargo/git/{below}"),
+            content: Content::Tree(git.join(below)),
+        };
+        Ok([entry(database), entry(checkout)])
     }
 
     fn locked(&self) -> Result<Vec<Locked>, SourceError> {
@@ -192,10 +238,6 @@ impl Sources<'_> {
                 continue;
             };
             let id = (package.name.to_string(), package.version.to_string());
-            if source.is_git() && self.wanted.contains(&id) {
-                let package = format!("{} {}", id.0, id.1);
-                return Err(SourceError::Git { package });
-            }
             if let Some(checksum) = package.checksum {
                 locked.push(Locked {
                     name: id.0,

@@ -27,6 +27,8 @@ pub struct Image {
     pub digests: Vec<String>,
     /// `amd64`, `arm64`, …, as Go names architectures.
     pub architecture: String,
+    /// Where its programs are looked for: `PATH` of its configuration.
+    pub path: Option<String>,
 }
 
 impl Engine {
@@ -35,6 +37,11 @@ impl Engine {
         let found = self.runtime.block_on(self.client.inspect_image(name));
         match found {
             Ok(image) => Ok(Some(Image {
+                path: image.config.and_then(|config| {
+                    let variables = config.env.unwrap_or_default();
+                    let path = variables.iter().find_map(|v| v.strip_prefix("PATH="));
+                    path.map(str::to_owned)
+                }),
                 id: image.id.unwrap_or_default(),
                 digests: image.repo_digests.unwrap_or_default(),
                 architecture: image.architecture.unwrap_or_default(),

@@ -1,7 +1,7 @@
 //! What a container makes of a workspace.
 
 use super::{assert_nothing_left, with_builder};
-use crate::support::{TestEnv, edit, nightly};
+use crate::support::{TestEnv, edit, git, nightly};
 
 /// Units of `workspace` that are not its own.
 fn json(env: &TestEnv, project: &crate::support::Project, more: &[&str]) -> serde_json::Value {
@@ -108,4 +108,39 @@ fn the_local_builder_knows_the_per_unit_layout() {
     let own = env.built(&checkout, &["build"]);
     assert!(!own.contains("fnv"), "{own:?}");
     env.assert_fresh(&checkout, &["build"]);
+}
+
+#[test]
+fn git_packages_are_realised_by_commit() {
+    let Some(env) = with_builder() else { return };
+    // A Cargo home of its own, whose checkout is edited below.
+    let env = env.with_another_cargo_home();
+    let greeter = env.project("greeter");
+    git(&greeter.dir, &["init", "--quiet", "--initial-branch=main"]);
+    git(&greeter.dir, &["add", "--all"]);
+    git(&greeter.dir, &["commit", "--quiet", "--message=all"]);
+    let project = env.project("tiny");
+    let dependency = format!("greeter = {{ git = \"file://{}\" }}", greeter.dir.display());
+    edit(
+        &project.path("tiny/Cargo.toml"),
+        "fnv = \"1\"",
+        &format!("fnv = \"1\"\n{dependency}"),
+    );
+    let _ = env.cargo(&project, &["update", "--workspace"]).success();
+    let made = json(&env, &project, &[]);
+    let added = made["added"].to_string();
+    assert!(added.contains("-greeter-0.1.0"), "{made}");
+    let own = env.built(&project, &["build"]);
+    assert_eq!(own, crate::support::names(["helper", "leaf", "tiny"]));
+    env.assert_fresh(&project, &["build"]);
+
+    // A checkout that somebody has edited is not that commit.
+    let checkouts = env.root().join("other-cargo-home/git/checkouts");
+    let sources = crate::support::walk(&checkouts);
+    let source = sources.iter().find(|path| path.ends_with("src/lib.rs"));
+    std::fs::write(source.unwrap(), "pub const WORD: &str = \"edited\";").unwrap();
+    let env = env.with_store(&env.root().join("another-store"));
+    let outcome = env.quickbuild(&project, &["realise", "--builder", "docker"]);
+    assert_eq!(outcome.code, Some(3), "{outcome}");
+    assert!(outcome.stderr.contains("is not the commit"), "{outcome}");
 }
