@@ -185,6 +185,10 @@ pub(super) struct RealiseArguments {
     /// of the toolchain that Cargo uses here.
     #[arg(long, value_name = "NAME")]
     pub(super) toolchain: Option<String>,
+    /// How many batches of recipes are built at the same time; they share the
+    /// machine's cores.
+    #[arg(long, short, value_name = "N", default_value = "1")]
+    pub(super) jobs: std::num::NonZeroU32,
     /// Build once more, in a fresh builder, and compare byte by byte.
     #[arg(long)]
     pub(super) check: bool,

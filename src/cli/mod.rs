@@ -38,7 +38,7 @@ pub enum CalledAs {
 }
 
 /// Exit codes of our own commands. `build`, `check` … end with Cargo's.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum Exit {
     /// All is well.

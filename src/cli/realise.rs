@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Mutex;
+use std::thread::ScopedJoinHandle;
 
 use serde::Serialize;
 
@@ -92,30 +94,66 @@ impl<'a> Scene<'a> {
         if let Some(engine) = &engine {
             realise::sweep(engine, terminal);
         }
-        let mut exit = Exit::Success;
-        for piece in pieces {
-            let mut terms = self.terms(&piece)?;
-            let found = match &engine {
-                Some(engine) => {
-                    let image = image(engine, &self.config, &terms.name)?;
-                    terms.path = image.path.clone().unwrap_or(terms.path);
-                    let builder = engine.builder(image)?;
-                    self.work(&piece, &builder, terms, terminal)?
-                }
-                None => {
-                    let beside = realise::scratch(&self.store);
-                    let scratch = local::Scratch::new(&beside, &self.surroundings.environment)?;
-                    terms.path = self.local_path(&scratch);
-                    terms.libraries = true; // they are this machine's, as all is
-                    terms.glibc = None;
-                    self.work(&piece, &scratch, terms, terminal)?
-                }
-            };
-            if found == Exit::Found {
-                exit = found;
+        let jobs = (self.arguments.jobs.get() as usize).min(pieces.len());
+        if jobs < 2 {
+            let mut exit = Exit::Success;
+            for piece in pieces {
+                exit = exit.max(self.realise(&piece, engine.as_ref(), terminal)?);
             }
+            return Ok(exit.into());
+        }
+        // Each has a connection of its own, and says its result only.
+        let engines = engine.is_some();
+        let queue = Mutex::new(pieces);
+        let next = || queue.lock().ok().and_then(|mut pieces| pieces.pop());
+        let work = || -> Result<Exit, Failure> {
+            let engine = match engines {
+                true => Some(Engine::connect(&self.surroundings.environment)?),
+                false => None,
+            };
+            let mut terminal = Terminal::new(Verbosity::Quiet, false);
+            let mut exit = Exit::Success;
+            while let Some(piece) = next() {
+                exit = exit.max(self.realise(&piece, engine.as_ref(), &mut terminal)?);
+            }
+            Ok(exit)
+        };
+        let results: Vec<Result<Exit, Failure>> = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..jobs).map(|_| scope.spawn(work)).collect();
+            let join = |thread: ScopedJoinHandle<'_, _>| {
+                thread.join().unwrap_or_else(|_panic| {
+                    Err(Failure::new("a thread of a realisation has panicked"))
+                })
+            };
+            threads.into_iter().map(join).collect()
+        });
+        let mut exit = Exit::Success;
+        for result in results {
+            exit = exit.max(result?);
         }
         Ok(exit.into())
+    }
+
+    /// Realises one workspace.
+    fn realise(
+        &self,
+        piece: &Piece,
+        engine: Option<&Engine>,
+        terminal: &mut Terminal,
+    ) -> Result<Exit, Failure> {
+        let mut terms = self.terms(piece)?;
+        if let Some(engine) = engine {
+            let image = image(engine, &self.config, &terms.name)?;
+            terms.path = image.path.clone().unwrap_or(terms.path);
+            let builder = engine.builder(image)?;
+            return self.work(piece, &builder, terms, terminal);
+        }
+        let beside = realise::scratch(&self.store);
+        let scratch = local::Scratch::new(&beside, &self.surroundings.environment)?;
+        terms.path = self.local_path(&scratch);
+        terms.libraries = true; // they are this machine's, as all is
+        terms.glibc = None;
+        self.work(piece, &scratch, terms, terminal)
     }
 
     /// The workspace, or a generated one for each batch of recipes.
@@ -207,12 +245,20 @@ impl<'a> Scene<'a> {
             limits: Limits {
                 memory: settings.memory.unwrap_or(usual.memory),
                 processes: settings.processes.unwrap_or(usual.processes),
+                cores: self.share_of_cores(),
                 time: settings.time.unwrap_or(usual.time),
                 ..usual
             },
             disk: settings.disk.unwrap_or(DISK),
             name,
         })
+    }
+
+    /// Cores for each of several realisations; one alone has all.
+    fn share_of_cores(&self) -> u64 {
+        let jobs = u64::from(self.arguments.jobs.get());
+        let cores = std::thread::available_parallelism().map_or(1, |n| n.get() as u64);
+        if jobs < 2 { 0 } else { (cores / jobs).max(1) }
     }
 
     /// The wrapped C compilers, the toolchain itself, not rustup's stand-ins,
@@ -258,7 +304,7 @@ impl<'a> Scene<'a> {
         if !self.arguments.check {
             return Ok(Exit::Success);
         }
-        let comparison = order.check(terminal).map_err(failure)?;
+        let comparison = order.check(&realisation, terminal).map_err(failure)?;
         terminal.clear();
         Ok(compare(&comparison))
     }

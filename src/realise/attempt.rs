@@ -79,10 +79,11 @@ impl Attempt<'_> {
             observer,
             log: &mut log,
             cancelled: &cancelled,
+            started: Instant::now(),
             tail: Vec::new(),
             failed: None,
         };
-        let started = Instant::now();
+        let started = follower.started;
         let ran = order.builder.run(&task, &mut follower);
         let (tail, failed) = (follower.tail, follower.failed);
         let seconds = started.elapsed().as_secs_f64();
@@ -223,6 +224,7 @@ struct Follower<'a> {
     observer: &'a mut dyn Observer,
     log: &'a mut journal::Log,
     cancelled: &'a AtomicBool,
+    started: Instant,
     tail: Vec<String>,
     failed: Option<String>,
 }
@@ -261,7 +263,11 @@ impl Follower<'_> {
                 self.observer.begin(units);
                 self.log.line(&format!("{units} units are not valid yet"));
             }
-            Event::Step { message } => self.log.line(&format!("== {message}")),
+            Event::Step { message } => {
+                let seconds = self.started.elapsed().as_secs_f64();
+                self.log
+                    .line(&format!("== {message} (after {seconds:.1} s)"));
+            }
             Event::Warning { message } => {
                 self.log.line(&format!("warning: {message}"));
                 self.observer.warn(&message);

@@ -151,6 +151,9 @@ impl Inside<'_> {
                 break;
             }
         }
+        say(&Event::Step {
+            message: "packing what was made".to_owned(),
+        });
         let mut report = Report {
             format: FORMAT,
             ..Report::default()
@@ -165,6 +168,9 @@ impl Inside<'_> {
         let names: Vec<String> = names.into_iter().collect();
         let to = out.join("outputs.tar");
         archive::export_beyond(&store, &names, &has, (&to, Packed::Plain))?;
+        say(&Event::Step {
+            message: "done".to_owned(),
+        });
         let text = serde_json::to_vec(&report).expect("a report serialises");
         fs::write(&out.join("report.json"), &text)?;
         match failed {

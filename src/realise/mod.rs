@@ -41,6 +41,7 @@ mod scratch;
 mod skeleton;
 mod sources;
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 pub use compare::Comparison;
@@ -113,6 +114,8 @@ pub struct Realisation {
     pub added: Vec<String>,
     /// Units of packages that have no output, with reasons.
     pub missing: Vec<(String, String)>,
+    /// Store names of outputs that the builder was given.
+    pub given: BTreeSet<String>,
     /// Whether nothing was to be done.
     pub settled: bool,
     /// Seconds in the builder.

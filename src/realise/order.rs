@@ -17,6 +17,7 @@ use crate::output::Output;
 use crate::plan::inputs::Inspector;
 use crate::plan::{Context, Plan};
 use crate::store::Store;
+use crate::store::archive::{self, Packed};
 
 impl Order<'_> {
     /// Realises what a workspace depends on. What is valid already is left as it
@@ -48,21 +49,36 @@ impl Order<'_> {
             valid: &valid,
         };
         let scratch = Scratch::new(self.store)?;
-        let (realisation, report) = attempt.run(&scratch, observer)?;
+        let (mut realisation, report) = attempt.run(&scratch, observer)?;
         if report.missing.is_empty() {
             let names: Vec<String> = report.outputs.into_iter().map(|r| r.output).collect();
             journal.remember(key, &names)?;
         }
+        realisation.given = valid;
         Ok(realisation)
     }
 
-    /// Builds everything once more, in a fresh builder and from nothing, and
-    /// compares it with what the store has.
-    pub fn check(&self, observer: &mut dyn Observer) -> Result<Comparison> {
+    /// Does once more, in a fresh builder, what a realisation did, and compares
+    /// what was made with what the store has. Where nothing was to be made, all
+    /// is made anew.
+    pub fn check(
+        &self,
+        realisation: &Realisation,
+        observer: &mut dyn Observer,
+    ) -> Result<Comparison> {
         let skeleton = self.skeleton()?;
         let plan = self.plan()?;
         let scratch = Scratch::new(self.store)?;
         let second = Store::open(&scratch.folder("store"))?;
+        // The same is given to it: what is compiled against other outputs has
+        // another id.
+        let given = &realisation.given;
+        if !given.is_empty() {
+            let tar = scratch.folder("given.tar");
+            let names: Vec<String> = given.iter().cloned().collect();
+            archive::export_beyond(self.store, &names, &BTreeSet::new(), (&tar, Packed::Plain))?;
+            archive::import(&second, &tar)?;
+        }
         let order = Order {
             store: &second,
             terms: self.terms.clone(),
@@ -75,11 +91,12 @@ impl Order<'_> {
             name: plan.name.clone(),
             plan: &plan,
             skeleton: &skeleton,
-            valid: &BTreeSet::new(),
+            valid: given,
         };
         let (_, report) = attempt.run(&scratch, observer)?;
         let mut comparison = Comparison::default();
-        for realised in &report.outputs {
+        let made = report.outputs.iter();
+        for realised in made.filter(|made| !given.contains(&made.output)) {
             let (ours, again) = (
                 self.store.output(&realised.output),
                 second.output(&realised.output),

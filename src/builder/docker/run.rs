@@ -16,7 +16,7 @@ use bollard::body_try_stream;
 use bollard::container::LogOutput;
 use bollard::models::{
     ContainerCreateBody, HostConfig, HostConfigLogConfig, Mount, MountType, MountVolumeOptions,
-    VolumeCreateRequest,
+    ResourcesUlimits, VolumeCreateRequest,
 };
 use bollard::query_parameters::{
     AttachContainerOptionsBuilder, CreateContainerOptionsBuilder,
@@ -32,6 +32,10 @@ use super::{Engine, Image, engine_error, is_absent};
 use crate::builder::{BUILDER_ID, Builder, BuilderError, ROOT, Result, Stream, Task, Watcher};
 use crate::builder::{archive, unique_name};
 use crate::output::Maker;
+
+/// Files that a process may have open, and processes of the user: the same on
+/// every engine, and no more than any engine may give.
+const FILES: i64 = 16_384;
 
 /// How often a task's time and its being cancelled are looked at.
 const TICK: Duration = Duration::from_millis(100);
@@ -214,6 +218,11 @@ impl Run<'_> {
                 memory: number(limits.memory),
                 memory_swap: number(limits.memory),
                 pids_limit: number(limits.processes),
+                ulimits: Some(vec![
+                    rlimit("core", 0),
+                    rlimit("nofile", FILES),
+                    rlimit("nproc", FILES),
+                ]),
                 nano_cpus: number(limits.cores).map(|cores| cores * 1_000_000_000),
                 mounts: Some(self.mounts(Access::Reading)),
                 tmpfs: Some(HashMap::from([(
@@ -254,6 +263,8 @@ impl Run<'_> {
                 Err(_nothing_said) => {}
                 Ok(None) => break,
                 Ok(Some(Ok(said))) => lines.take(said, watcher),
+                // Some engines end a stream over TLS without a word.
+                Ok(Some(Err(_))) if !self.is_running() => break,
                 Ok(Some(Err(error))) => return Err(engine_error("follow the container")(error)),
             }
             if watcher.is_cancelled() {
@@ -265,6 +276,14 @@ impl Run<'_> {
         }
         lines.end(watcher);
         self.end()
+    }
+
+    /// Whether the command goes on, as far as the engine can say.
+    fn is_running(&self) -> bool {
+        let inspected = self.engine.client.inspect_container(&self.name, None);
+        let container = self.engine.runtime.block_on(inspected).ok();
+        let state = container.and_then(|container| container.state);
+        state.is_none_or(|state| state.running == Some(true))
     }
 
     /// The exit code of the command, whose output has ended.
@@ -347,6 +366,15 @@ fn volume(name: &str, folder: &str) -> String {
 
 fn loader(name: &str) -> String {
     format!("{name}-loader")
+}
+
+/// A limit that processes inherit (`setrlimit(2)`).
+fn rlimit(name: &str, value: i64) -> ResourcesUlimits {
+    ResourcesUlimits {
+        name: Some(name.to_owned()),
+        soft: Some(value),
+        hard: Some(value),
+    }
 }
 
 /// What may be done to a mounted volume.

@@ -2,10 +2,12 @@
 //!
 //! * `workspace`: what a container made is Fresh for others, and the same twice.
 //! * `hostile`: build scripts that want more than they may have.
+//! * `recipes`: recipes of the repository.
 //! * `interrupted`: cancelled, killed, out of room; nothing is left behind.
 
 mod hostile;
 mod interrupted;
+mod recipes;
 mod workspace;
 
 use std::process::Command;
