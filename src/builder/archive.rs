@@ -150,6 +150,7 @@ pub(super) fn read(from: impl Read, to: &Path) -> Result<()> {
             tar::EntryType::Directory => fs::create_dir_all(&path)?,
             tar::EntryType::Regular => {
                 let mode = entry.header().mode().map_err(BuilderError::Output)? & 0o755;
+                fs::create_dir_all(path.parent().unwrap_or(to))?;
                 let mut file = fs::create(&path)?;
                 io::copy(&mut entry, &mut file).map_err(BuilderError::Output)?;
                 fs::set_mode(&path, mode)?;

@@ -247,7 +247,6 @@ impl<'a> Scene<'a> {
                 processes: settings.processes.unwrap_or(usual.processes),
                 cores: self.share_of_cores(),
                 time: settings.time.unwrap_or(usual.time),
-                ..usual
             },
             disk: settings.disk.unwrap_or(DISK),
             name,
