@@ -10,18 +10,29 @@ use crate::fs::{self, Sharing, Time};
 /// watched file is newer than it, and one moment before all builds is older.
 const TIME: Time = Time::from_seconds(1_735_689_600);
 
-/// Writes entries as a tar. What is below `work/` belongs to `user`, the rest to
-/// root.
-pub(super) fn write(to: impl Write, entries: &[Entry], user: u64) -> Result<()> {
+/// A folder of a task's root, and the user to whom what is in it belongs.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Part {
+    pub(super) folder: &'static str,
+    pub(super) owner: u64,
+}
+
+/// Writes the entries of one folder as a tar, relative to it.
+pub(super) fn write(to: impl Write, entries: &[Entry], part: Part) -> Result<()> {
     let buffered = io::BufWriter::with_capacity(256 << 10, to);
     let mut writer = Writer {
         tar: tar::Builder::new(buffered),
-        user,
+        owner: part.owner,
     };
-    for folder in ["in", "work", "work/out"] {
-        writer.folder(folder)?;
-    }
+    let below = |path: &'_ str| -> Option<String> {
+        let rest = path.strip_prefix(part.folder)?.strip_prefix('/')?;
+        Some(rest.to_owned())
+    };
     for Entry { path, content } in entries {
+        let Some(path) = below(path) else {
+            continue;
+        };
+        let path = path.as_str();
         match content {
             Content::Folder => writer.folder(path)?,
             Content::Bytes { bytes, executable } => {
@@ -46,34 +57,29 @@ pub(super) fn write(to: impl Write, entries: &[Entry], user: u64) -> Result<()> 
 
 struct Writer<W: Write> {
     tar: tar::Builder<W>,
-    user: u64,
+    owner: u64,
 }
 
 impl<W: Write> Writer<W> {
-    fn header(&self, path: &str, mode: u32, size: u64) -> tar::Header {
+    fn header(&self, mode: u32, size: u64) -> tar::Header {
         let mut header = tar::Header::new_gnu();
-        let owner = if path == "work" || path.starts_with("work/") {
-            self.user
-        } else {
-            0
-        };
         header.set_mode(mode);
         header.set_size(size);
         header.set_mtime(TIME.seconds().unsigned_abs());
-        header.set_uid(owner);
-        header.set_gid(owner);
+        header.set_uid(self.owner);
+        header.set_gid(self.owner);
         header
     }
 
     fn folder(&mut self, path: &str) -> Result<()> {
-        let mut header = self.header(path, 0o755, 0);
+        let mut header = self.header(0o755, 0);
         header.set_entry_type(tar::EntryType::Directory);
         let appended = self.tar.append_data(&mut header, path, io::empty());
         appended.map_err(BuilderError::Output)
     }
 
     fn file(&mut self, path: &str, mode: u32, size: u64, content: &mut dyn Read) -> Result<()> {
-        let mut header = self.header(path, mode, size);
+        let mut header = self.header(mode, size);
         let appended = self.tar.append_data(&mut header, path, content.take(size));
         appended.map_err(BuilderError::Output)
     }
@@ -89,9 +95,6 @@ impl<W: Write> Writer<W> {
 
 /// Puts entries below a folder, as [`write`] would have them unpacked.
 pub(super) fn place(root: &Path, entries: &[Entry]) -> Result<()> {
-    for folder in ["in", "work", "work/out"] {
-        fs::create_dir_all(&root.join(folder))?;
-    }
     for Entry { path, content } in entries {
         let to = root.join(path);
         fs::create_dir_all(to.parent().unwrap_or(root))?;
@@ -204,14 +207,18 @@ mod tests {
             },
         ];
         let mut bytes = Vec::new();
-        write(&mut bytes, &entries, 7).unwrap();
+        let part = Part {
+            folder: "work",
+            owner: 7,
+        };
+        write(&mut bytes, &entries, part).unwrap();
         let to = folder.path().join("to");
         fs::create_dir_all(&to).unwrap();
         read(bytes.as_slice(), &to).unwrap();
-        assert_eq!(fs::read(&to.join("out/tree/b/c")).unwrap(), b"content");
-        assert_eq!(fs::mode(&to.join("out/tree/b/c")).unwrap(), 0o755);
-        assert_eq!(fs::read(&to.join("out/a")).unwrap(), b"a");
-        let stamp = fs::Stamp::of(&to.join("out/a")).unwrap();
+        assert_eq!(fs::read(&to.join("tree/b/c")).unwrap(), b"content");
+        assert_eq!(fs::mode(&to.join("tree/b/c")).unwrap(), 0o755);
+        assert_eq!(fs::read(&to.join("a")).unwrap(), b"a");
+        let stamp = fs::Stamp::of(&to.join("a")).unwrap();
         assert_eq!(stamp.mtime, TIME);
     }
 

@@ -167,7 +167,8 @@ impl Attempt<'_> {
                 content: Content::File(to),
             });
         }
-        for folder in ["work/home", "work/tmp", "in/workspace"] {
+        let own = ["out", "home", "tmp", "target", "store"].map(|name| format!("work/{name}"));
+        for folder in own.iter().map(String::as_str).chain(["in/workspace"]) {
             files.push(Entry {
                 path: folder.to_owned(),
                 content: Content::Folder,

@@ -15,13 +15,13 @@ use std::time::{Duration, Instant};
 use bollard::body_try_stream;
 use bollard::container::LogOutput;
 use bollard::models::{
-    ContainerCreateBody, HostConfig, HostConfigLogConfig, Mount, MountType, MountVolumeOptions,
-    ResourcesUlimits, VolumeCreateRequest,
+    ContainerCreateBody, ContainerState, HostConfig, HostConfigLogConfig, Mount, MountType,
+    MountVolumeOptions, ResourcesUlimits, VolumeCreateRequest,
 };
 use bollard::query_parameters::{
     AttachContainerOptionsBuilder, CreateContainerOptionsBuilder,
     DownloadFromContainerOptionsBuilder, RemoveContainerOptionsBuilder, RemoveVolumeOptions,
-    StartContainerOptions, UploadToContainerOptionsBuilder,
+    StartContainerOptions, UploadToContainerOptionsBuilder, WaitContainerOptions,
 };
 use futures_util::{StreamExt as _, stream};
 use tokio::sync::mpsc;
@@ -29,8 +29,9 @@ use tokio::sync::mpsc;
 use super::leftovers::labels;
 use super::pipe::{Reading, Writing};
 use super::{Engine, Image, engine_error, is_absent};
+use crate::builder::archive::{self, Part};
+use crate::builder::unique_name;
 use crate::builder::{BUILDER_ID, Builder, BuilderError, ROOT, Result, Stream, Task, Watcher};
-use crate::builder::{archive, unique_name};
 use crate::output::Maker;
 
 /// Files that a process may have open, and processes of the user: the same on
@@ -39,6 +40,9 @@ const FILES: i64 = 16_384;
 
 /// How often a task's time and its being cancelled are looked at.
 const TICK: Duration = Duration::from_millis(100);
+
+/// How long a command may go on after it has closed its streams.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Runs tasks in containers of one image.
 pub struct Container<'a> {
@@ -167,26 +171,35 @@ impl Run<'_> {
             ..ContainerCreateBody::default()
         };
         self.create(&loader, body)?;
+        let parts = [("in", 0), ("work", BUILDER_ID)];
+        for (folder, owner) in parts {
+            self.upload(&loader, Part { folder, owner })?;
+        }
+        let removed = self.engine.client.remove_container(&loader, None);
+        self.engine.ask("remove a container", removed)
+    }
+
+    /// Fills one volume. By its own path: what is given to a folder above, some
+    /// engines put beside the volume.
+    fn upload(&self, loader: &str, part: Part) -> Result<()> {
+        let path = format!("{ROOT}/{}", part.folder);
         let (sender, receiver) = mpsc::channel(64);
         std::thread::scope(|scope| {
             let writer =
-                scope.spawn(move || archive::write(Writing(sender), self.task.files, BUILDER_ID));
+                scope.spawn(move || archive::write(Writing(sender), self.task.files, part));
             let pieces = stream::unfold(receiver, |mut receiver| async {
                 receiver.recv().await.map(|piece| (piece, receiver))
             });
             let options = UploadToContainerOptionsBuilder::default()
-                .path(ROOT)
+                .path(&path)
                 .build();
             let client = &self.engine.client;
-            let upload =
-                client.upload_to_container(&loader, Some(options), body_try_stream(pieces));
+            let upload = client.upload_to_container(loader, Some(options), body_try_stream(pieces));
             let uploaded = self.engine.ask("take the task's files", upload);
             // A file that cannot be read is the cause of an upload that fails.
             writer.join().map_err(|_panic| BuilderError::Panic)??;
             uploaded
-        })?;
-        let removed = self.engine.client.remove_container(&loader, None);
-        self.engine.ask("remove a container", removed)
+        })
     }
 
     /// The container of the command: no network, no capabilities, nothing to
@@ -280,31 +293,40 @@ impl Run<'_> {
 
     /// Whether the command goes on, as far as the engine can say.
     fn is_running(&self) -> bool {
-        let inspected = self.engine.client.inspect_container(&self.name, None);
-        let container = self.engine.runtime.block_on(inspected).ok();
-        let state = container.and_then(|container| container.state);
+        let state = self.state();
         state.is_none_or(|state| state.running == Some(true))
     }
 
     /// The exit code of the command, whose output has ended.
     fn end(&self) -> Result<i64> {
-        let give_up = Instant::now() + Duration::from_secs(10);
-        loop {
-            let inspected = self.engine.client.inspect_container(&self.name, None);
-            let container = self.engine.ask("inspect the container", inspected)?;
-            let state = container.state.unwrap_or_default();
-            if state.oom_killed == Some(true) {
-                let limit = self.task.limits.memory;
-                return Err(BuilderError::Memory { limit });
+        let options = None::<WaitContainerOptions>;
+        let mut waited = self.engine.client.wait_container(&self.name, options);
+        // One that closes its streams and goes on is removed by the caller.
+        let next = async { tokio::time::timeout(PATIENCE, waited.next()).await };
+        let code = match self.engine.runtime.block_on(next) {
+            Ok(Some(Ok(response))) => response.status_code,
+            Ok(Some(Err(bollard::errors::Error::DockerContainerWaitError { code, .. }))) => code,
+            Ok(Some(Err(error))) => {
+                return Err(engine_error("wait for the container")(error));
             }
-            if state.running != Some(true) {
-                return Ok(state.exit_code.unwrap_or(-1));
-            }
-            if Instant::now() > give_up {
-                return Ok(-1); // it closed its streams and goes on: removed by the caller
-            }
-            std::thread::sleep(TICK);
+            Ok(None) | Err(_) => -1,
+        };
+        if code != 0
+            && self
+                .state()
+                .is_some_and(|state| state.oom_killed == Some(true))
+        {
+            let limit = self.task.limits.memory;
+            return Err(BuilderError::Memory { limit });
         }
+        Ok(code)
+    }
+
+    /// What the engine says of the container; Podman has words for it that
+    /// Docker has not, which are passed over.
+    fn state(&self) -> Option<ContainerState> {
+        let inspected = self.engine.client.inspect_container(&self.name, None);
+        self.engine.runtime.block_on(inspected).ok()?.state
     }
 
     /// Unpacks what the command left.
