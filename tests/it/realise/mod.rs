@@ -14,6 +14,9 @@ use std::process::Command;
 
 use crate::support::{BUILDER, Outcome, Project, Registry, TestEnv, builder_image};
 
+/// The release in the image.
+const RELEASE: &str = "1.95.0";
+
 /// An environment in which the builder of this toolchain is pinned, or `None`
 /// after a skip was noted.
 fn with_builder() -> Option<TestEnv> {
@@ -22,10 +25,16 @@ fn with_builder() -> Option<TestEnv> {
     let config = env.root().join("quickbuild.toml");
     let text = format!("[builders.\"{BUILDER}\"]\nimage = \"{image}\"\n");
     std::fs::write(&config, text).unwrap();
-    Some(
-        env.with("QUICKBUILD_CONFIG", config.to_str().unwrap())
-            .with("RUSTUP_TOOLCHAIN", "1.95.0"),
-    )
+    let env = env.with("QUICKBUILD_CONFIG", config.to_str().unwrap());
+    // The toolchain in the image, under whatever name it is installed.
+    let project = env.project("tiny");
+    let rustc = env.cargo(&project, &["--version"]).success().stdout;
+    let is_the_image_s = rustc.starts_with(&format!("cargo {RELEASE} "));
+    Some(if is_the_image_s {
+        env
+    } else {
+        env.with("RUSTUP_TOOLCHAIN", RELEASE)
+    })
 }
 
 /// A project whose only dependency is a package with this build script.
