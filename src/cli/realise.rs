@@ -13,7 +13,7 @@ use super::{Exit, Failure, Surroundings};
 use crate::build::{Observer, chain};
 use crate::builder::docker::{Engine, Image};
 use crate::builder::image::{PATH, REPOSITORY, definitions};
-use crate::builder::pin::pinned_image;
+use crate::builder::pin::{limits, pinned_image};
 use crate::builder::{Builder, BuilderError, Limits, local};
 use crate::cargo::toolchain::Toolchain;
 use crate::config::{Config, project_file};
@@ -234,8 +234,11 @@ impl<'a> Scene<'a> {
             .unwrap_or_else(|| own.clone());
         let project = project_file(&self.surroundings.folder);
         let known = definitions(project.as_deref().and_then(Path::parent))?;
-        let settings = self.config.builders.get(&name).cloned().unwrap_or_default();
-        let usual = Limits::default();
+        let disk = self
+            .config
+            .builders
+            .get(&name)
+            .and_then(|settings| settings.disk);
         Ok(Terms {
             same_toolchain: name == own && piece.rustc == self.toolchain.rustc,
             host: field(&piece.rustc, "host: ").to_owned(),
@@ -243,12 +246,10 @@ impl<'a> Scene<'a> {
             libraries: name.contains('+'),
             path: PATH.to_owned(),
             limits: Limits {
-                memory: settings.memory.unwrap_or(usual.memory),
-                processes: settings.processes.unwrap_or(usual.processes),
                 cores: self.share_of_cores(),
-                time: settings.time.unwrap_or(usual.time),
+                ..limits(&self.config, &name)
             },
-            disk: settings.disk.unwrap_or(DISK),
+            disk: disk.unwrap_or(DISK),
             name,
         })
     }
