@@ -206,11 +206,16 @@ impl Definitions {
     }
 }
 
+/// The tag of a builder's image. Tags have no `+`.
+pub fn tag(name: &str) -> String {
+    name.replace('+', "_")
+}
+
 impl Definition {
     /// The tag under which its image is known to an engine, behind
-    /// `quickbuild-builder:`. Tags have no `+`.
+    /// `quickbuild-builder:`.
     pub fn tag(&self) -> String {
-        self.name.replace('+', "_")
+        tag(&self.name)
     }
 
     /// All Debian packages, the toolchain's included, sorted.

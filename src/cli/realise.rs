@@ -11,11 +11,12 @@ use super::arguments::{BuilderKind, Format, RealiseArguments};
 use super::terminal::{Terminal, Verbosity, print, print_json, print_line};
 use super::{Exit, Failure, Surroundings};
 use crate::build::{Observer, chain};
+use crate::builder::definition::tag;
 use crate::builder::docker::{Engine, Image};
 use crate::builder::image::{PATH, REPOSITORY, definitions};
 use crate::builder::pin::{limits, pinned_image};
 use crate::builder::{Builder, BuilderError, Limits, local};
-use crate::cargo::toolchain::Toolchain;
+use crate::cargo::toolchain::{Toolchain, field};
 use crate::config::{Config, project_file};
 use crate::digest::RecipeHash;
 use crate::environment::Environment;
@@ -241,7 +242,7 @@ impl<'a> Scene<'a> {
             .and_then(|settings| settings.disk);
         Ok(Terms {
             same_toolchain: name == own && piece.rustc == self.toolchain.rustc,
-            host: field(&piece.rustc, "host: ").to_owned(),
+            host: field(&piece.rustc, "host").unwrap_or("unknown").to_owned(),
             glibc: known.get(&name).ok().map(|definition| definition.glibc),
             libraries: name.contains('+'),
             path: PATH.to_owned(),
@@ -321,7 +322,7 @@ fn inside(surroundings: &Surroundings, job: &Path) -> Result<ExitCode, Failure> 
 fn image(engine: &Engine, config: &Config, name: &str) -> Result<Image, Failure> {
     let found = match pinned_image(engine, config, name) {
         Err(BuilderError::NotPinned { .. }) => {
-            let image = format!("{REPOSITORY}:{}", name.replace('+', "_"));
+            let image = format!("{REPOSITORY}:{}", tag(name));
             let found = engine.image(&image)?;
             found.ok_or(BuilderError::NoImage { image })
         }
@@ -337,21 +338,13 @@ fn image(engine: &Engine, config: &Config, name: &str) -> Result<Image, Failure>
 
 /// The builder of a toolchain: its release, or `nightly`, and its host.
 fn builder_name(rustc: &str) -> String {
-    let release = field(rustc, "release: ");
+    let release = field(rustc, "release").unwrap_or("unknown");
     let release = if release.contains("nightly") {
         "nightly"
     } else {
         release
     };
-    format!("{release}-{}", field(rustc, "host: "))
-}
-
-/// A line of `rustc -vV`, behind its name.
-fn field<'a>(rustc: &'a str, name: &str) -> &'a str {
-    let mut lines = rustc.lines();
-    lines
-        .find_map(|line| line.strip_prefix(name))
-        .unwrap_or_default()
+    format!("{release}-{}", field(rustc, "host").unwrap_or("unknown"))
 }
 
 /// One line, as Cargo would say it.

@@ -1,7 +1,6 @@
 //! One run of a builder: what it is given, what it says, what it leaves.
 
-use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -18,7 +17,7 @@ use crate::build::Observer;
 use crate::builder::{Content, Entry, Stream, Task, Watcher};
 use crate::fs;
 use crate::output::Output;
-use crate::store::archive::{self, Packed};
+use crate::store::{Store, archive};
 
 /// Lines of a failed build that an error shows.
 const TAIL: usize = 20;
@@ -26,11 +25,12 @@ const TAIL: usize = 20;
 /// One run of a builder.
 pub(super) struct Attempt<'a> {
     pub(super) order: &'a Order<'a>,
-    pub(super) name: String,
+    /// The store that gets the outputs; that of the order has the log.
+    pub(super) into: &'a Store,
     pub(super) plan: &'a Planned,
     pub(super) skeleton: &'a Skeleton,
-    /// Store names of outputs that need not be made.
-    pub(super) valid: &'a BTreeSet<String>,
+    /// An archive of outputs that need not be made.
+    pub(super) valid: Option<PathBuf>,
 }
 
 impl Attempt<'_> {
@@ -43,8 +43,10 @@ impl Attempt<'_> {
         observer.step("gathering sources");
         let mut files = self.files(scratch)?;
         files.extend(order.builder.files());
+        let output = scratch.folder("out");
+        fs::create_dir_all(&output)?;
         let journal = Journal::new(order.store);
-        let mut note = Note::begin(&self.name, order.builder.maker());
+        let mut note = Note::begin(&self.plan.name, order.builder.maker());
         let recipes = self.plan.compiled().map(|unit| unit.recipe);
         note.recipes = recipes
             .chain(order.wanted.iter().flatten().copied())
@@ -55,8 +57,6 @@ impl Attempt<'_> {
         let signals = [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM];
         let handlers =
             signals.map(|signal| signal_hook::flag::register(signal, Arc::clone(&cancelled)));
-        let output = scratch.folder("out");
-        fs::create_dir_all(&output)?;
         let root = order.builder.root();
         let inside = |below: &str| root.join(below).to_string_lossy().into_owned();
         let command = [
@@ -66,7 +66,7 @@ impl Attempt<'_> {
             inside("in/job.json"),
         ];
         let task = Task {
-            name: &self.name,
+            name: &self.plan.name,
             store: order.store.root(),
             files: &files,
             command: &command,
@@ -101,12 +101,12 @@ impl Attempt<'_> {
                 self.register(&output, &run, observer)
             }
             Ok(code) => Err(RealiseError::Failed {
-                name: self.name.clone(),
+                name: self.plan.name.clone(),
                 reason: failed.unwrap_or_else(|| format!("it ended with code {code}")),
                 tail,
             }),
             Err(source) => Err(RealiseError::Builder {
-                name: self.name.clone(),
+                name: self.plan.name.clone(),
                 source,
             }),
         };
@@ -123,7 +123,7 @@ impl Attempt<'_> {
         let sources = Sources {
             environment: order.environment,
             lock: &self.plan.lock,
-            cache: &order.store.cache("sources"),
+            unpacked: &scratch.folder("sources"),
             registries: &self.skeleton.registries,
             checkouts: &self.skeleton.checkouts,
             wanted: &self.skeleton.packages,
@@ -157,16 +157,10 @@ impl Attempt<'_> {
             path: "in/quickbuild".to_owned(),
             content: Content::File(order.program.to_owned()),
         });
-        if !self.valid.is_empty() {
-            let to = scratch.folder("valid.tar");
-            let names: Vec<String> = self.valid.iter().cloned().collect();
-            let beyond = BTreeSet::new();
-            archive::export_beyond(order.store, &names, &beyond, (&to, Packed::Plain))?;
-            files.push(Entry {
-                path: "in/valid.tar".to_owned(),
-                content: Content::File(to),
-            });
-        }
+        files.extend(self.valid.clone().map(|tar| Entry {
+            path: "in/valid.tar".to_owned(),
+            content: Content::File(tar),
+        }));
         let own = ["out", "home", "tmp", "target", "store"].map(|name| format!("work/{name}"));
         for folder in own.iter().map(String::as_str).chain(["in/workspace"]) {
             files.push(Entry {
@@ -202,10 +196,10 @@ impl Attempt<'_> {
             audit.examine(output, folder)
         };
         let tar = output.join("outputs.tar");
-        let imported = archive::import_examined(order.store, &tar, &sealed);
+        let imported = archive::import_examined(self.into, &tar, &sealed);
         let imported = imported.map_err(RealiseError::Refused)?;
-        archive::add_namings(order.store, &report.namings).map_err(RealiseError::Refused)?;
-        run.state(order.store, &imported.added, &report.outputs)?;
+        archive::add_namings(self.into, &report.namings).map_err(RealiseError::Refused)?;
+        run.state(self.into, &imported.added, &report.outputs)?;
         observer.clear();
         let missing = report.missing.iter();
         let realisation = Realisation {

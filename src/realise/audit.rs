@@ -45,8 +45,9 @@ impl Audit<'_> {
             let path = file.path.display();
             return Err(format!("it depends on `{path}`, which is not the recipe's"));
         }
-        let library = output.inputs.files.first().filter(|_| !self.libraries);
-        if let Some(file) = library {
+        let mut linked = output.inputs.files.iter();
+        let library = linked.find(|file| !is_of_c_library(&file.path));
+        if let Some(file) = library.filter(|_| !self.libraries) {
             let path = file.path.display();
             return Err(format!(
                 "it links `{path}`, a library of the system that is not declared; a variant of the builder, such as `<name>+openssl`, declares it"
@@ -78,10 +79,36 @@ impl Audit<'_> {
     }
 }
 
+/// Whether a file is of the C library, which every builder has.
+fn is_of_c_library(path: &Path) -> bool {
+    const NAMES: [&str; 7] = ["c", "m", "dl", "pthread", "rt", "util", "resolv"];
+    let stem = path.file_stem().and_then(|stem| stem.to_str());
+    let name = stem.and_then(|stem| stem.strip_prefix("lib"));
+    name.is_some_and(|name| NAMES.contains(&name))
+}
+
 /// Whether a file that a build script looked at is one of the image: a library
 /// of the system.
 fn is_of_system(path: &Path) -> bool {
     ["/usr", "/lib", "/lib64", "/etc"]
         .iter()
         .any(|folder| path.starts_with(folder))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_c_library_needs_no_declaration() {
+        let folder = Path::new("/usr/lib/x86_64-linux-gnu");
+        for name in ["libm.so", "libc.so", "libpthread.so"] {
+            assert!(is_of_c_library(&folder.join(name)), "{name}");
+        }
+        for name in ["libssl.so", "libmagic.so", "m.so", "libcrypt.so"] {
+            assert!(!is_of_c_library(&folder.join(name)), "{name}");
+        }
+        assert!(is_of_system(&folder.join("libssl.so")));
+        assert!(!is_of_system(Path::new("/home/u/libssl.so")));
+    }
 }

@@ -41,14 +41,14 @@ impl Order<'_> {
             true => self.valid(&plan),
             false => BTreeSet::new(),
         };
+        let scratch = Scratch::new(self.store)?;
         let attempt = Attempt {
             order: self,
-            name: plan.name.clone(),
+            into: self.store,
             plan: &plan,
             skeleton: &skeleton,
-            valid: &valid,
+            valid: self.packed(&valid, &scratch)?,
         };
-        let scratch = Scratch::new(self.store)?;
         let (mut realisation, report) = attempt.run(&scratch, observer)?;
         if report.missing.is_empty() {
             let names: Vec<String> = report.outputs.into_iter().map(|r| r.output).collect();
@@ -73,25 +73,16 @@ impl Order<'_> {
         // The same is given to it: what is compiled against other outputs has
         // another id.
         let given = &realisation.given;
-        if !given.is_empty() {
-            let tar = scratch.folder("given.tar");
-            let names: Vec<String> = given.iter().cloned().collect();
-            archive::export_beyond(self.store, &names, &BTreeSet::new(), (&tar, Packed::Plain))?;
-            archive::import(&second, &tar)?;
+        let valid = self.packed(given, &scratch)?;
+        if let Some(tar) = &valid {
+            archive::import(&second, tar)?;
         }
-        let order = Order {
-            store: &second,
-            terms: self.terms.clone(),
-            name: self.name.clone(),
-            wanted: self.wanted.clone(),
-            ..*self
-        };
         let attempt = Attempt {
-            order: &order,
-            name: plan.name.clone(),
+            order: self,
+            into: &second,
             plan: &plan,
             skeleton: &skeleton,
-            valid: given,
+            valid,
         };
         let (_, report) = attempt.run(&scratch, observer)?;
         let mut comparison = Comparison::default();
@@ -107,6 +98,17 @@ impl Order<'_> {
             }
         }
         Ok(comparison)
+    }
+
+    /// Outputs that a builder is given, as one file.
+    fn packed(&self, names: &BTreeSet<String>, scratch: &Scratch) -> Result<Option<PathBuf>> {
+        if names.is_empty() {
+            return Ok(None);
+        }
+        let to = scratch.folder("valid.tar");
+        let names: Vec<String> = names.iter().cloned().collect();
+        archive::export_beyond(self.store, &names, &BTreeSet::new(), (&to, Packed::Plain))?;
+        Ok(Some(to))
     }
 
     fn skeleton(&self) -> Result<Skeleton> {

@@ -2,8 +2,8 @@
 //!
 //! Archives are taken from the user's own Cargo home, where Cargo has put them
 //! with the user's mirrors and credentials, and are compared with the checksums
-//! of Cargo.lock. They are unpacked once and kept in the store's cache, by
-//! checksum: the folders that Cargo itself has unpacked may have been edited.
+//! of Cargo.lock. They are unpacked anew for each realisation: the folders that
+//! Cargo itself has unpacked may have been edited.
 //!
 //! ```text
 //! in/cargo/registry/
@@ -112,8 +112,8 @@ pub(super) struct Sources<'a> {
     pub(super) environment: &'a Environment,
     /// The lock file.
     pub(super) lock: &'a Path,
-    /// The folder in which unpacked packages are kept.
-    pub(super) cache: &'a Path,
+    /// The folder in which packages are unpacked.
+    pub(super) unpacked: &'a Path,
     /// The folder in Cargo's home that each registry has, by its URL.
     pub(super) registries: &'a BTreeMap<String, String>,
     /// Checkouts of Git packages: repository, folder, commit.
@@ -258,7 +258,7 @@ impl Sources<'_> {
             package: package.id(),
         };
         let (registry, archive) = home.archive(package).ok_or_else(absent)?;
-        let folder = self.unpacked(package, &archive)?;
+        let folder = self.unpack(package, &archive)?;
         let to = home.registry_inside(&registry, package);
         let stem = package.stem();
         Ok([
@@ -280,9 +280,8 @@ impl Sources<'_> {
         ])
     }
 
-    /// The unpacked package, from the cache if it is there.
-    fn unpacked(&self, package: &Locked, archive: &Path) -> Result<PathBuf, SourceError> {
-        let folder = self.cache.join(&package.checksum);
+    /// Unpacks an archive that is the one in the lock file.
+    fn unpack(&self, package: &Locked, archive: &Path) -> Result<PathBuf, SourceError> {
         let bytes = fs::read(archive)?;
         let found = ContentHash::of(&bytes);
         if found.to_string() != package.checksum {
@@ -292,23 +291,13 @@ impl Sources<'_> {
                 wanted: package.checksum.clone(),
             });
         }
-        if folder.is_dir() {
-            return Ok(folder);
-        }
-        let stage = fs::unique_beside(&folder);
-        let unpacked = unpack(&bytes, &package.stem(), &stage);
-        let placed = unpacked.map_err(|source| SourceError::Unpack {
+        // One name and version may come from two registries.
+        let folder = self.unpacked.join(&package.checksum);
+        unpack(&bytes, &package.stem(), &folder).map_err(|source| SourceError::Unpack {
             package: package.id(),
             source,
-        });
-        let placed = placed.and_then(|()| Ok(fs::rename(&stage, &folder)?));
-        if placed.is_err() {
-            let _ = fs::remove_dir_all(&stage); // the error says more
-            if folder.is_dir() {
-                return Ok(folder); // another process was first
-            }
-        }
-        placed.map(|()| folder)
+        })?;
+        Ok(folder)
     }
 }
 

@@ -8,7 +8,7 @@ use bollard::query_parameters::{
 };
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
-use super::{Engine, engine_error};
+use super::{Engine, engine_error, is_absent};
 use crate::builder::Result;
 
 /// Bytes that are sent to the engine at once.
@@ -46,17 +46,14 @@ impl Engine {
                 digests: image.repo_digests.unwrap_or_default(),
                 architecture: image.architecture.unwrap_or_default(),
             })),
-            Err(bollard::errors::Error::DockerResponseServerError {
-                status_code: 404, ..
-            }) => Ok(None),
+            Err(error) if is_absent(&error) => Ok(None),
             Err(error) => Err(engine_error("inspect an image")(error)),
         }
     }
 
     /// The architecture of the machine that the engine runs on, as Go names it.
     pub fn architecture(&self) -> Result<String> {
-        let version = self.runtime.block_on(self.client.version());
-        let version = version.map_err(engine_error("say its version"))?;
+        let version = self.ask("say its version", self.client.version())?;
         Ok(version.arch.unwrap_or_default())
     }
 
@@ -77,9 +74,7 @@ impl Engine {
             .repo(name)
             .tag(tag)
             .build();
-        self.runtime
-            .block_on(self.client.tag_image(image, Some(options)))
-            .map_err(engine_error("tag an image"))
+        self.ask("tag an image", self.client.tag_image(image, Some(options)))
     }
 
     /// Fetches an image from the registry that its name says.

@@ -17,6 +17,7 @@ mod pipe;
 mod probe;
 mod run;
 
+use std::future::Future;
 use std::path::Path;
 
 use bollard::Docker;
@@ -55,6 +56,17 @@ impl Engine {
             .block_on(client.negotiate_version())
             .map_err(|source| no_engine(&address, source))?;
         Ok(Self { runtime, client })
+    }
+
+    /// Waits for one answer of the engine.
+    fn ask<T>(
+        &self,
+        operation: &'static str,
+        answer: impl Future<Output = std::result::Result<T, bollard::errors::Error>>,
+    ) -> Result<T> {
+        self.runtime
+            .block_on(answer)
+            .map_err(engine_error(operation))
     }
 }
 

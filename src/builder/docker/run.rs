@@ -6,7 +6,6 @@
 //! is ever visible inside.
 
 use std::collections::HashMap;
-use std::future::Future;
 use std::io;
 use std::path::Path;
 use std::sync::mpsc as blocking;
@@ -63,17 +62,6 @@ impl Engine {
             image,
             maker,
         })
-    }
-
-    /// Waits for one answer of the engine.
-    pub(super) fn ask<T>(
-        &self,
-        operation: &'static str,
-        answer: impl Future<Output = std::result::Result<T, bollard::errors::Error>>,
-    ) -> Result<T> {
-        self.runtime
-            .block_on(answer)
-            .map_err(engine_error(operation))
     }
 }
 
