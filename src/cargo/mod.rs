@@ -12,6 +12,7 @@
 //! | [`lock_file`] | which archive or commit a package is |
 //! | [`source`] | registries, Git repositories: where packages come from |
 //! | [`registry_index`] | what a registry says now: checksums, yanked versions |
+//! | [`home`] | names in Cargo's home |
 //! | [`fingerprint`] | freshness hashes, recomputed exactly |
 //! | [`dep_info`] | what a compilation read: rustc's and Cargo's form |
 //! | [`build_script`] | what a build script printed and may have read |
@@ -23,6 +24,7 @@ pub mod build_script;
 pub mod dep_info;
 pub mod fingerprint;
 pub mod glibc;
+pub mod home;
 pub mod invocation;
 pub mod layout;
 pub mod lock_file;

@@ -36,10 +36,11 @@ impl Run {
             .iter()
             .map(|realised| (realised.output.as_str(), realised))
             .collect();
-        let mut contents: BTreeMap<OutputId, String> = BTreeMap::new();
-        for name in store.names()? {
-            if let Some(id) = name.split('-').next().and_then(|id| id.parse().ok()) {
-                contents.insert(id, name);
+        // All that a new output refers to was made now or given.
+        let mut contents: BTreeMap<OutputId, ContentHash> = BTreeMap::new();
+        for realised in realised {
+            if let Some(output) = store.output(&realised.output) {
+                contents.insert(output.id, output.content_hash());
             }
         }
         for name in added {
@@ -47,10 +48,8 @@ impl Run {
             else {
                 continue;
             };
-            let references = output.references.iter().filter_map(|id| {
-                let content = store.output(contents.get(id)?)?.content_hash();
-                Some((*id, content))
-            });
+            let references = output.references.iter();
+            let references = references.filter_map(|id| Some((*id, *contents.get(id)?)));
             let build = Build {
                 builder_id: BUILDER.to_owned(),
                 invocation_id: self.invocation.clone(),

@@ -20,14 +20,11 @@ use std::process::Command;
 use rayon::prelude::*;
 
 use crate::builder::{Content, Entry};
+use crate::cargo::home::{CRATES_IO, UNPACKED, UNPACKED_MARK, index_path};
 use crate::cargo::{self, CargoError};
 use crate::digest::ContentHash;
 use crate::environment::Environment;
 use crate::fs::{self, FsError};
-
-/// Cargo's name for the folders of crates.io since version 1.85, whatever
-/// mirror the user has.
-const CRATES_IO: &str = "index.crates.io-1949cf8c6b5b557f";
 
 /// Bytes that an unpacked package may have, as on crates.io's servers ten times
 /// over: more is an attack.
@@ -213,7 +210,9 @@ impl Sources<'_> {
             "--untracked-files=all",
         ])?;
         // Cargo's mark that the checkout is whole.
-        let changed = status.lines().any(|line| !line.ends_with(" .cargo-ok"));
+        let changed = status
+            .lines()
+            .any(|line| !line.ends_with(&format!(" {UNPACKED_MARK}")));
         if head.trim() != commit || changed {
             return Err(SourceError::Git {
                 folder: place,
@@ -252,7 +251,7 @@ impl Sources<'_> {
     }
 
     /// One package: its archive, its folder, and Cargo's mark that the folder
-    /// is whole (`PACKAGE_SOURCE_LOCK` in `src/cargo/sources/registry/mod.rs`).
+    /// is whole.
     fn package(&self, home: &Home<'_>, package: &Locked) -> Result<[Entry; 3], SourceError> {
         let absent = || SourceError::NoArchive {
             package: package.id(),
@@ -271,9 +270,9 @@ impl Sources<'_> {
                 content: Content::Tree(folder),
             },
             Entry {
-                path: format!("in/cargo/registry/src/{to}/{stem}/.cargo-ok"),
+                path: format!("in/cargo/registry/src/{to}/{stem}/{UNPACKED_MARK}"),
                 content: Content::Bytes {
-                    bytes: b"{\"v\":1}".to_vec(),
+                    bytes: UNPACKED.as_bytes().to_vec(),
                     executable: false,
                 },
             },
@@ -397,35 +396,9 @@ impl<'a> Home<'a> {
     }
 }
 
-/// Where an index has a package (Cargo book, "Registry index", index files).
-fn index_path(name: &str) -> PathBuf {
-    let name = name.to_lowercase();
-    match name.len() {
-        1 => Path::new("1").join(name),
-        2 => Path::new("2").join(name),
-        3 => Path::new("3").join(&name[..1]).join(name),
-        _ => match (name.get(..2), name.get(2..4)) {
-            (Some(first), Some(second)) => Path::new(first).join(second).join(&name),
-            _ => PathBuf::from(name),
-        },
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_index_has_folders_by_the_name_s_beginning() {
-        for (name, path) in [
-            ("a", "1/a"),
-            ("cc", "2/cc"),
-            ("log", "3/l/log"),
-            ("Serde", "se/rd/serde"),
-        ] {
-            assert_eq!(index_path(name), Path::new(path));
-        }
-    }
 
     fn packed(name: &str, kind: tar::EntryType) -> Vec<u8> {
         let encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
