@@ -70,11 +70,21 @@ impl Toolchain {
         let run = |program: &str, arguments: &[&str]| {
             output_of(Command::new(program).args(arguments).current_dir(folder))
         };
+        // At once: each process takes longer to start than to answer.
+        let ((version, sysroot), (cargo, glibc)) = rayon::join(
+            || {
+                rayon::join(
+                    || run(rustc, &["-vV"]),
+                    || run(rustc, &["--print", "sysroot"]),
+                )
+            },
+            || (run(environment.cargo(), &["-V"]), GlibcVersion::of_host()),
+        );
         Ok(Self {
-            rustc: run(rustc, &["-vV"])?,
-            cargo: run(environment.cargo(), &["-V"])?.trim().to_owned(),
-            sysroot: run(rustc, &["--print", "sysroot"])?.trim().into(),
-            glibc: GlibcVersion::of_host(),
+            rustc: version?,
+            cargo: cargo?.trim().to_owned(),
+            sysroot: sysroot?.trim().into(),
+            glibc,
         })
     }
 

@@ -85,7 +85,13 @@ impl Context {
         let answers = match slot.load() {
             Some(answers) => answers,
             None => {
-                let answers = ask(environment, folder, invocation, &manifest)?;
+                let question = Question {
+                    environment,
+                    folder,
+                    invocation,
+                    cache,
+                };
+                let answers = question.ask(&manifest)?;
                 slot.keep(&answers);
                 answers
             }
@@ -302,35 +308,70 @@ fn key(
     RecipeHash::finish(key)
 }
 
-fn ask(
-    environment: &Environment,
-    folder: &Path,
-    invocation: &Invocation,
-    manifest: &Path,
-) -> Result<Answers, ContextError> {
-    let config_arguments: Vec<String> = invocation
-        .values(&["--config"])
-        .into_iter()
-        .flat_map(|value| ["--config".to_owned(), value.to_owned()])
-        .collect();
-    let settings = Settings::load(environment, folder, &config_arguments)?;
-    let workspace = Workspace::load(environment, folder, invocation)?;
-    // With `RUSTC_BOOTSTRAP` the compiler tells more `cfg`s than it should;
-    // Cargo must not find those in its own cache.
-    let elsewhere = layout::own_dir(workspace.build_dir()).join("graph");
-    let mut command = Command::new(environment.cargo());
-    command
-        .current_dir(folder)
-        .env("RUSTC_BOOTSTRAP", "1")
-        .env("CARGO_TARGET_DIR", &elsewhere)
-        .env("CARGO_BUILD_BUILD_DIR", &elsewhere)
-        .args(invocation.graph_arguments());
-    let text = cargo::output_of(&mut command)?;
-    let graph: UnitGraph = serde_json::from_str(&text).map_err(|source| CargoError::Answer {
-        program: "cargo --unit-graph".to_owned(),
-        source,
-    })?;
+/// What Cargo is asked about.
+struct Question<'a> {
+    environment: &'a Environment,
+    folder: &'a Path,
+    invocation: &'a Invocation,
+    cache: &'a Path,
+}
 
+impl Question<'_> {
+    fn ask(&self, manifest: &Path) -> Result<Answers, ContextError> {
+        let Self {
+            environment,
+            folder,
+            invocation,
+            ..
+        } = *self;
+        // At once: Cargo takes longer to start than to answer.
+        let (graph, (settings, workspace)) = rayon::join(
+            || self.graph(),
+            || {
+                rayon::join(
+                    || Settings::load(environment, folder, &self.config_arguments()),
+                    || Workspace::load(environment, folder, invocation),
+                )
+            },
+        );
+        Ok(gathered(manifest, settings?, workspace?, graph?))
+    }
+
+    fn config_arguments(&self) -> Vec<String> {
+        let values = self.invocation.values(&["--config"]).into_iter();
+        values
+            .flat_map(|value| ["--config".to_owned(), value.to_owned()])
+            .collect()
+    }
+
+    /// With `RUSTC_BOOTSTRAP` the compiler tells more `cfg`s than it should, and
+    /// Cargo must not find those in its own cache. So its target directory is
+    /// one that nothing is compiled in, and that all projects share: what the
+    /// compiler says is the same for all.
+    fn graph(&self) -> Result<UnitGraph, CargoError> {
+        let elsewhere = self.cache.join("unit-graph");
+        let mut command = Command::new(self.environment.cargo());
+        command
+            .current_dir(self.folder)
+            .env("RUSTC_BOOTSTRAP", "1")
+            .env("CARGO_TARGET_DIR", &elsewhere)
+            .env("CARGO_BUILD_BUILD_DIR", &elsewhere)
+            .args(self.invocation.graph_arguments());
+        let text = cargo::output_of(&mut command)?;
+        serde_json::from_str(&text).map_err(|source| CargoError::Answer {
+            program: "cargo --unit-graph".to_owned(),
+            source,
+        })
+    }
+}
+
+/// The answers, with all files and folders that they depend on.
+fn gathered(
+    manifest: &Path,
+    settings: Settings,
+    workspace: Workspace,
+    graph: UnitGraph,
+) -> Answers {
     let lock = workspace.root.join("Cargo.lock");
     let mut files: BTreeSet<PathBuf> = [
         manifest.to_owned(),
@@ -360,7 +401,7 @@ fn ask(
             folders.insert(package.join(name));
         }
     }
-    Ok(Answers {
+    Answers {
         settings,
         pins: Pins::load(&lock),
         files: files
@@ -373,7 +414,7 @@ fn ask(
             .collect(),
         workspace,
         graph,
-    })
+    }
 }
 
 /// What changes compiled code and is not in the unit graph. Tables are taken
