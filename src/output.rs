@@ -15,6 +15,7 @@ use crate::cargo::dep_info::{CargoDepInfo, RustcDepInfo};
 use crate::cargo::fingerprint::{Fingerprint, LocalFingerprint};
 use crate::cargo::glibc::GlibcVersion;
 use crate::digest::{Canonical, ContentHash, OutputId, RecipeHash, UnitKey};
+use crate::fs::Time;
 
 pub use claim::Claim;
 pub use maker::{Maker, ParseMakerError};
@@ -71,8 +72,14 @@ pub struct File {
     pub name: String,
     /// Size in bytes.
     pub size: u64,
-    /// SHA-256 of the content.
-    pub sha256: ContentHash,
+    /// SHA-256 of the content. Unknown only of a program that a store has lent
+    /// from a target directory, and that nobody has asked for yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<ContentHash>,
+    /// The modification time of such a file in the store, if it is not the one
+    /// that all others have.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub time: Option<Time>,
     /// Permission bits.
     pub mode: u32,
     /// Whether it is text that names folders of the machine that made it, as

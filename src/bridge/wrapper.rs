@@ -16,6 +16,7 @@ use super::serve::serve;
 use super::session::{self, Record, SessionError, SessionFile};
 use crate::cargo::layout::{Layout, LayoutKind};
 use crate::cargo::rustc_args::RustcArgs;
+use crate::fs;
 
 /// The file name by which the program knows that it is the wrapper.
 pub const WRAPPER_NAME: &str = "rustc-wrapper";
@@ -143,6 +144,9 @@ fn answer(
         record.served = served.map(|_| store_name.clone());
     }
     session::write_record(folder, &record)?;
+    if record.served.is_none() {
+        make_way(&record)?;
+    }
     Ok(match replay {
         _ if record.served.is_some() => Answer::Served,
         Some(replay) if serves.is_none() => {
@@ -150,6 +154,16 @@ fn answer(
         }
         _ => Answer::Compile,
     })
+}
+
+/// Some linkers write into the file that stands where theirs is to be, and the
+/// store may be holding on to it (`store::lend`).
+fn make_way(record: &Record) -> Result<(), SessionError> {
+    let stem = record.stem();
+    for name in [stem.clone(), format!("lib{stem}.so")] {
+        fs::remove_file(&record.out_dir.join(name))?;
+    }
+    Ok(())
 }
 
 /// How many leading words are programs: rustc, and clippy's driver before it.

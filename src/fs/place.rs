@@ -61,20 +61,39 @@ fn place_with_time(
                 Err(_) => {} // another device, or a file system without hardlinks
             }
         }
-        Sharing::Private if !NO_REFLINK.load(Ordering::Relaxed) => {
-            remove_file(to)?;
-            if reflink_copy::reflink(from, to).is_ok() {
+        Sharing::Private => {
+            if reflink(from, to)? {
                 if let Some(time) = time {
                     set_mtime(to, time)?;
                 }
                 return Ok(Placement::Reflink);
             }
-            NO_REFLINK.store(true, Ordering::Relaxed);
         }
-        Sharing::Private => {}
     }
     change("copy to", to, || copy_over(from, to, time))?;
     Ok(Placement::Copy)
+}
+
+/// Holds on to a file that others may write to, as cheaply as can be: by a
+/// clone, else by a hardlink, which keeps the time, else by a copy.
+pub fn lend(from: &Path, to: &Path) -> Result<Placement> {
+    match reflink(from, to)? {
+        true => Ok(Placement::Reflink),
+        false => place(from, to, Sharing::Shared),
+    }
+}
+
+/// Clones a file, if the file system can.
+fn reflink(from: &Path, to: &Path) -> Result<bool> {
+    if NO_REFLINK.load(Ordering::Relaxed) {
+        return Ok(false);
+    }
+    remove_file(to)?;
+    let cloned = reflink_copy::reflink(from, to).is_ok();
+    if !cloned {
+        NO_REFLINK.store(true, Ordering::Relaxed);
+    }
+    Ok(cloned)
 }
 
 /// Copies content and permission bits to a new file: what is there may share

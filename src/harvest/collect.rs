@@ -20,7 +20,7 @@ use crate::link::{file_name, sharing};
 use crate::output::{DepInfo, FORMAT, File, Inputs, Output, Role, output_id};
 use crate::plan::resolve::package_folder;
 use crate::plan::{Context, Plan, Planned};
-use crate::store::{self, Staged};
+use crate::store::{self, Store};
 
 /// Why a unit stays out of the store.
 pub(super) struct Unfit(pub(super) String);
@@ -35,8 +35,6 @@ impl Unfit {
 struct Part {
     file: File,
     path: PathBuf,
-    /// Its copy in the store, if it will be copied for certain.
-    staged: Option<Staged>,
 }
 
 /// All that a compilation's own files tell.
@@ -57,9 +55,18 @@ pub(super) struct Collected {
 }
 
 impl Collected {
-    /// The manifest.
-    pub(super) fn output(&self) -> &Output {
-        &self.output
+    /// Whether an output of the store holds the same bytes, messages aside.
+    pub(super) fn is_same(&self, store: &Store, stored: &Output) -> bool {
+        let here = |index: usize, file: &File| match &self.sources[index] {
+            Origin::Lent(path) => fs::hash_file(path).ok(),
+            _ => file.sha256,
+        };
+        let there = |index: usize, file: &File| match file.sha256 {
+            None => fs::hash_file(&store.file(stored, index)).ok(),
+            known => known,
+        };
+        let digests = digests(&self.output, here);
+        digests.is_some() && digests == self::digests(stored, there)
     }
 }
 
@@ -181,15 +188,13 @@ impl Harvesting<'_> {
         };
         let is_linked = unit.test || !matches!(unit.kind, "lib" | "proc-macro" | "build-script");
         let part = |(role, name, path): &(Role, String, PathBuf)| {
-            let copies = is_linked && matches!(role, Role::Executable | Role::Native);
-            let (file, staged) = rayon::join(
-                || store::describe(*role, name.clone(), path),
-                || copies.then(|| self.store.stage_file(path).ok()).flatten(),
-            );
+            let file = match is_linked && matches!(role, Role::Executable | Role::Native) {
+                true => store::describe_unread(*role, name.clone(), path),
+                false => store::describe(*role, name.clone(), path),
+            };
             Ok(Part {
                 file: file.map_err(file_error)?,
                 path: path.clone(),
-                staged,
             })
         };
         let (parts, (folders, glibc)) = rayon::join(
@@ -299,7 +304,7 @@ impl Harvesting<'_> {
             };
             let file = store::describe_hashed(Role::OutDir, text.to_owned(), &path, digest);
             output.files.push(file.map_err(file_error)?);
-            sources.push(Origin::Private(path, None));
+            sources.push(Origin::Private(path));
         }
         let script = unit
             .needs
@@ -343,6 +348,18 @@ impl Harvesting<'_> {
     }
 }
 
+/// What an output's files hold, messages aside; `None` if a digest is unknown.
+fn digests(
+    output: &Output,
+    digest: impl Fn(usize, &File) -> Option<ContentHash>,
+) -> Option<Vec<(Role, &str, ContentHash)>> {
+    let files = output.files.iter().enumerate();
+    let files = files.filter(|(_, file)| !matches!(file.role, Role::Diagnostics | Role::Stderr));
+    files
+        .map(|(index, file)| Some((file.role, file.name.as_str(), digest(index, file)?)))
+        .collect()
+}
+
 /// Whether a file in `OUT_DIR` is what autocfg leaves of a probe: its name has a
 /// number made up for that run (`AutoCfg::new` in autocfg's `src/lib.rs`), so
 /// nothing that is compiled can ask for it, and no two runs leave the same.
@@ -370,10 +387,11 @@ fn file_error(error: fs::FsError) -> Unfit {
 /// Enters what a compilation left into its manifest.
 fn take_compiled(unit: &Planned, compiled: Compiled, output: &mut Output) -> Vec<Origin> {
     let mut sources = Vec::new();
-    for Part { file, path, staged } in compiled.parts {
+    for Part { file, path } in compiled.parts {
         sources.push(match sharing(unit, output, file.role) {
             Sharing::Shared => Origin::Shared(path),
-            Sharing::Private => Origin::Private(path, staged),
+            Sharing::Private if file.sha256.is_none() => Origin::Lent(path),
+            Sharing::Private => Origin::Private(path),
         });
         output.files.push(file);
     }

@@ -27,7 +27,7 @@ use crate::console::Progress;
 use crate::digest::{OutputId, UnitKey};
 use crate::fs::{self, Time};
 use crate::link::UnitPaths;
-use crate::output::{Maker, Naming, Output, Role};
+use crate::output::{Maker, Naming, Output};
 use crate::plan::inputs::Inspector;
 use crate::plan::state::State;
 use crate::plan::{Context, Plan, Reason, Verdict};
@@ -359,7 +359,7 @@ impl<'a> Harvester<'a> {
         if let Some(ready) = ready {
             // Cargo did again what the store has. The store's stays; what
             // depends on this one is taken only if the two are the same.
-            if !same_content(ready, collected.output()) {
+            if !collected.is_same(self.harvesting.store, ready) {
                 self.differing.insert(found.index);
             }
             state.units.remove(&found.paths.name);
@@ -392,16 +392,4 @@ impl<'a> Harvester<'a> {
         let name = plan.units[index].package.name.clone();
         self.result.left.push((name, reason.to_owned()));
     }
-}
-
-/// Whether two outputs hold the same bytes, messages aside.
-fn same_content(a: &Output, b: &Output) -> bool {
-    let digests = |output: &Output| -> Vec<_> {
-        let files = output.files.iter();
-        let files = files.filter(|file| !matches!(file.role, Role::Diagnostics | Role::Stderr));
-        files
-            .map(|file| (file.role, file.name.clone(), file.sha256))
-            .collect()
-    };
-    digests(a) == digests(b)
 }

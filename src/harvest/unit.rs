@@ -3,22 +3,24 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use super::Found;
 use super::collect::Collected;
-use super::{Found, same_content};
 use crate::bridge::Record;
 use crate::cargo::fingerprint::Fingerprint;
 use crate::fs::{self, Sharing, Stamp, Time};
 use crate::output::{FORMAT, Naming, Output, Role};
 use crate::plan::state::State;
 use crate::plan::{Context, Plan, Planned};
-use crate::store::{Added, FILE_TIME, Source, Staged, Store, StoreError};
+use crate::store::{Added, FILE_TIME, Source, Store, StoreError};
 
 /// Where a file of the output comes from.
 pub(super) enum Origin {
     /// A file that the store shares.
     Shared(PathBuf),
-    /// A file that the store copies, or has copied.
-    Private(PathBuf, Option<Staged>),
+    /// A file that the store copies.
+    Private(PathBuf),
+    /// A program that the store holds on to.
+    Lent(PathBuf),
     Bytes(Vec<u8>),
 }
 
@@ -27,7 +29,7 @@ impl Origin {
     fn path(&self) -> Option<(&Path, Sharing)> {
         match self {
             Self::Shared(path) => Some((path, Sharing::Shared)),
-            Self::Private(path, _) => Some((path, Sharing::Private)),
+            Self::Private(path) | Self::Lent(path) => Some((path, Sharing::Private)),
             Self::Bytes(_) => None,
         }
     }
@@ -143,31 +145,31 @@ pub(super) fn add(
     collected: Collected,
     state: &mut State,
 ) -> Result<(Option<Output>, bool), StoreError> {
-    let Collected { output, sources } = collected;
+    let Collected { output, sources } = &collected;
     let borrowed: Vec<Source<'_>> = sources
         .iter()
         .map(|origin| match origin {
             Origin::Shared(path) => Source::Share(path),
-            Origin::Private(path, None) => Source::Copy(path),
-            Origin::Private(_, Some(staged)) => Source::Staged(staged),
+            Origin::Private(path) => Source::Copy(path),
+            Origin::Lent(path) => Source::Lend(path),
             Origin::Bytes(bytes) => Source::Bytes(bytes.clone()),
         })
         .collect();
     if output.timed {
-        carry_time(&sources)?;
+        carry_time(sources)?;
     }
-    let added = store.add(&output, &borrowed)?;
+    let added = store.add(output, &borrowed)?;
     if added == Added::Existing {
         // The first output of an id wins. With other bytes it is of no use to
         // what is compiled against the ones here.
         let existing = store.output(&output.store_name());
-        if !existing.is_some_and(|existing| same_content(&existing, &output)) {
+        if !existing.is_some_and(|existing| collected.is_same(store, &existing)) {
             return Ok((None, false));
         }
     }
     let unit = &plan.units[found.index];
     let mut files: Vec<PathBuf> = Vec::new();
-    let settled = settle(context, unit, found, &output, &sources, &mut files);
+    let settled = settle(context, unit, found, output, sources, &mut files);
     if settled.is_ok() {
         files.push(found.paths.hash.clone());
         state.note(
@@ -177,7 +179,7 @@ pub(super) fn add(
             &files,
         );
     }
-    Ok((Some(output), added == Added::New))
+    Ok((Some(collected.output), added == Added::New))
 }
 
 /// Gives the files that stay private the time of the newest. A library shares its

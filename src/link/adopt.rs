@@ -144,7 +144,7 @@ impl Linker<'_> {
             Some(stamp) if Some(stamp) == stored => true, // the same inode
             Some(stamp) => {
                 stamp.size == file.size
-                    && fs::hash_file(here).is_ok_and(|digest| digest == file.sha256)
+                    && fs::hash_file(here).is_ok_and(|digest| Some(digest) == file.sha256)
             }
             None => false,
         }

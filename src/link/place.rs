@@ -61,19 +61,18 @@ impl Linker<'_> {
             if !emits.contains(&file.role) {
                 continue;
             }
-            let from = self.store.file(job.output, index);
             let to = job
                 .paths
                 .out_dir
                 .join(file_name(&file.name, &job.naming.extra_filename));
-            self.place_file(&from, &to, job, file.role)?;
+            self.place_file(job, index, &to)?;
             placed.push(to);
             if job.naming.extra_filename != job.output.extra_filename && is_looked_up(file.role) {
                 // Compiled code names its own file by the id it was made with.
                 let original = file_name(&file.name, &job.output.extra_filename);
                 let original = job.paths.out_dir.join(original);
                 if Stamp::of(&original).is_none() {
-                    self.place_file(&from, &original, job, file.role)?;
+                    self.place_file(job, index, &original)?;
                 }
             }
         }
@@ -90,10 +89,18 @@ impl Linker<'_> {
         if output.timed { self.time } else { FILE_TIME }
     }
 
-    fn place_file(&self, from: &Path, to: &Path, job: &Job<'_>, role: Role) -> fs::Result<()> {
-        let sharing = sharing(job.unit, job.output, role);
-        fs::place_at(from, to, sharing, self.file_time(job.output))?;
-        Ok(())
+    fn place_file(&self, job: &Job<'_>, index: usize, to: &Path) -> fs::Result<()> {
+        let Job { unit, output, .. } = job;
+        match sharing(unit, output, output.files[index].role) {
+            Sharing::Private => {
+                let time = self.file_time(output);
+                self.store.copy_out(output, index, to, time)
+            }
+            Sharing::Shared => {
+                let from = self.store.file(output, index);
+                fs::place_at(&from, to, Sharing::Shared, self.file_time(output)).map(drop)
+            }
+        }
     }
 
     fn place_run(&self, job: &Job<'_>) -> fs::Result<Vec<PathBuf>> {

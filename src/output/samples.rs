@@ -14,7 +14,8 @@ pub(crate) fn full() -> Output {
         role,
         name: name.to_owned(),
         size: bytes.len() as u64,
-        sha256: ContentHash::of(bytes),
+        sha256: Some(ContentHash::of(bytes)),
+        time: None,
         mode: 0o644,
         portable: false,
     };

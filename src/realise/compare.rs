@@ -19,7 +19,10 @@ impl Comparison {
         let name = ours.store_name();
         for (index, file) in ours.files.iter().enumerate() {
             let other = again.files.get(index);
-            if other.is_none_or(|other| other.name != file.name || other.sha256 != file.sha256) {
+            let is_same = other.is_some_and(|other| {
+                other.name == file.name && file.sha256.is_some() && other.sha256 == file.sha256
+            });
+            if !is_same {
                 self.differing.push((name.clone(), file.name.clone()));
             }
         }

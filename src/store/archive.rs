@@ -322,7 +322,8 @@ impl<'a> Unpacking<'a> {
             )));
         }
         let path = self.stage.join(store_name).join(expected.store_name(index));
-        if self.copy(content, &path)? != (size, expected.sha256) {
+        let (copied, digest) = self.copy(content, &path)?;
+        if (copied, Some(digest)) != (size, expected.sha256) {
             return Err(refuse(format!(
                 "{} has another SHA-256 than its manifest says",
                 name()

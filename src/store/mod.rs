@@ -16,8 +16,9 @@
 //!
 //! Invariants:
 //! * A path exists whole or not at all: it is staged in `tmp/` and renamed.
-//! * All files of a path have the time [`FILE_TIME`]; another time, or another
-//!   size than the manifest's, means that somebody wrote to it, and it is out.
+//! * All files of a path have the time [`FILE_TIME`], or the manifest has
+//!   another (`lend`); what has neither, or another size than the manifest's,
+//!   was written to by somebody, and is out.
 //! * The first output of an id wins; nothing replaces it.
 //! * Who uses the store holds a shared lock; the collector needs it alone.
 //!
@@ -27,6 +28,7 @@ pub mod archive;
 mod attached;
 mod closure;
 pub mod collect;
+mod lend;
 pub mod signing;
 pub mod verify;
 
@@ -142,20 +144,10 @@ pub enum Source<'a> {
     Share(&'a Path),
     /// A file of the target directory that may change: copied.
     Copy(&'a Path),
-    /// Such a file, copied already.
-    Staged(&'a Staged),
+    /// A program of the target directory, taken without reading it.
+    Lend(&'a Path),
     /// Bytes made by us.
     Bytes(Vec<u8>),
-}
-
-/// A copy in the store's `tmp/`, gone when dropped unless it was taken.
-#[derive(Debug)]
-pub struct Staged(PathBuf);
-
-impl Drop for Staged {
-    fn drop(&mut self) {
-        let _ = fs::remove_file(&self.0); // the collector empties `tmp/`, too
-    }
 }
 
 /// A target directory that links outputs.
@@ -272,7 +264,7 @@ impl Store {
         let folder = self.path(&output.store_name());
         output.files.iter().enumerate().all(|(index, file)| {
             Stamp::of(&folder.join(file.store_name(index)))
-                .is_some_and(|stamp| stamp.size == file.size && stamp.mtime == FILE_TIME)
+                .is_some_and(|stamp| is_untouched(file, &stamp))
         })
     }
 
@@ -289,13 +281,12 @@ impl Store {
             && output.files.iter().enumerate().all(|(index, file)| {
                 let path = folder.join(file.store_name(index));
                 match Stamp::of(&path) {
-                    Some(stamp) if stamp.size != file.size => false,
-                    Some(stamp) if stamp.mtime == FILE_TIME => true,
-                    Some(_) => {
-                        fs::hash_file(&path).is_ok_and(|digest| digest == file.sha256)
+                    Some(stamp) if is_untouched(file, &stamp) => true,
+                    Some(stamp) if stamp.size == file.size && file.sha256.is_some() => {
+                        fs::hash_file(&path).is_ok_and(|digest| Some(digest) == file.sha256)
                             && fs::set_mtime(&path, FILE_TIME).is_ok()
                     }
-                    None => false,
+                    _ => false,
                 }
             })
     }
@@ -324,7 +315,8 @@ impl Store {
     }
 
     /// Adds an output whose files come from `sources`, one for each file of the
-    /// manifest. Sizes and digests must be right in the manifest.
+    /// manifest. Sizes and digests must be right in the manifest; of what is
+    /// lent the digest is unknown.
     pub fn add(&self, output: &Output, sources: &[Source<'_>]) -> Result<Added> {
         let store_name = output.store_name();
         if self.has(&store_name) {
@@ -360,17 +352,10 @@ impl Store {
             .is_some_and(|output| self.is_usable(&output))
     }
 
-    /// Copies a file that may change, ahead of [`add`](Self::add).
-    pub fn stage_file(&self, from: &Path) -> Result<Staged> {
-        let name = from.file_name().unwrap_or_default();
-        let staged = Staged(fs::unique_beside(&self.root.join("tmp").join(name)));
-        fs::place(from, &staged.0, Sharing::Private)?;
-        Ok(staged)
-    }
-
     fn stage(&self, stage: &Path, output: &Output, sources: &[Source<'_>]) -> Result<()> {
         fs::create_dir_all(&stage.join("files"))?;
-        for (index, (file, source)) in output.files.iter().zip(sources).enumerate() {
+        let mut output = output.clone();
+        for (index, (file, source)) in output.files.iter_mut().zip(sources).enumerate() {
             let to = stage.join(file.store_name(index));
             match source {
                 Source::Share(from) => {
@@ -381,7 +366,10 @@ impl Store {
                 Source::Copy(from) => {
                     fs::place(from, &to, Sharing::Private)?;
                 }
-                Source::Staged(Staged(from)) => fs::rename(from, &to)?,
+                Source::Lend(from) => {
+                    file.time = lend::lend(from, &to)?;
+                    continue;
+                }
                 Source::Bytes(bytes) => {
                     fs::write(&to, bytes)?;
                     fs::set_mode(&to, file.mode)?; // whatever the umask is
@@ -389,7 +377,7 @@ impl Store {
             }
             fs::set_mtime(&to, FILE_TIME)?;
         }
-        let manifest = serde_json::to_vec(output).expect("a manifest serialises");
+        let manifest = serde_json::to_vec(&output).expect("a manifest serialises");
         fs::write(&stage.join("manifest.json"), &manifest)?;
         Ok(())
     }
@@ -463,6 +451,16 @@ impl Store {
     }
 }
 
+/// Whether a file of the store is as it came in, as far as size and time tell.
+fn is_untouched(file: &File, stamp: &Stamp) -> bool {
+    stamp.size == file.size && is_its_time(file, stamp.mtime)
+}
+
+/// Whether a file of the store has the time that it should have.
+fn is_its_time(file: &File, time: Time) -> bool {
+    time == FILE_TIME || Some(time) == file.time
+}
+
 /// Reads the manifest in a store path.
 fn read_manifest(folder: &Path) -> Result<Option<Output>> {
     let path = folder.join("manifest.json");
@@ -495,10 +493,19 @@ pub fn describe_hashed(
     sha256: ContentHash,
 ) -> fs::Result<File> {
     Ok(File {
+        sha256: Some(sha256),
+        ..describe_unread(role, name, path)?
+    })
+}
+
+/// Describes a file that is to be lent.
+pub fn describe_unread(role: output::Role, name: String, path: &Path) -> fs::Result<File> {
+    Ok(File {
         role,
         name,
         size: Stamp::of(path).map_or(0, |stamp| stamp.size),
-        sha256,
+        sha256: None,
+        time: None,
         mode: fs::mode(path)?,
         portable: false,
     })
@@ -510,7 +517,8 @@ pub fn describe_bytes(role: output::Role, name: String, bytes: &[u8]) -> File {
         role,
         name,
         size: bytes.len() as u64,
-        sha256: ContentHash::of(bytes),
+        sha256: Some(ContentHash::of(bytes)),
+        time: None,
         mode: 0o644,
         portable: true,
     }

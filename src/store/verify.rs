@@ -14,7 +14,7 @@ use std::path::Path;
 use rayon::prelude::*;
 use serde::Deserialize;
 
-use super::{FILE_TIME, Result, Store, attached, collect, is_store_name};
+use super::{FILE_TIME, Result, Store, attached, collect, is_its_time, is_store_name};
 use crate::digest::OutputId;
 use crate::fs::{self, Stamp};
 use crate::output::{FORMAT, File, Output, output_id};
@@ -261,9 +261,15 @@ fn inspect_file(folder: &Path, place: String, file: &File, depth: Depth) -> Vec<
         return vec![Kind::Missing { file: place }];
     };
     let mut kinds = Vec::new();
-    if stamp.mtime != FILE_TIME {
-        kinds.push(Kind::Time {
-            file: place.clone(),
+    if !is_its_time(file, stamp.mtime) {
+        kinds.push(match file.sha256 {
+            Some(_) => Kind::Time {
+                file: place.clone(),
+            },
+            // Nothing else could tell whether it is still the same.
+            None => Kind::Content {
+                file: place.clone(),
+            },
         });
     }
     match fs::mode(&path) {
@@ -286,7 +292,7 @@ fn inspect_file(folder: &Path, place: String, file: &File, depth: Depth) -> Vec<
         });
     } else if depth == Depth::Content {
         match fs::hash_file(&path) {
-            Ok(sha256) if sha256 == file.sha256 => {}
+            Ok(sha256) if file.sha256.is_none_or(|expected| expected == sha256) => {}
             Ok(_) => kinds.push(Kind::Content { file: place }),
             Err(error) => kinds.push(Kind::Unreadable {
                 file: place,

@@ -90,7 +90,7 @@ fn every_other_field_counts() {
     differs("role", &|o| o.files[0].role = Role::Native);
     differs("file name", &|o| o.files[0].name.push('x'));
     differs("size", &|o| o.files[0].size += 1);
-    differs("file", &|o| o.files[0].sha256 = ContentHash::of(b"x"));
+    differs("file", &|o| o.files[0].sha256 = Some(ContentHash::of(b"x")));
     differs("mode", &|o| o.files[0].mode ^= 0o100);
     differs("portable", &|o| o.files[0].portable ^= true);
     differs("order of files", &|o| o.files.reverse());

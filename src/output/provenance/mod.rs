@@ -268,14 +268,14 @@ fn subjects(output: &Output) -> Vec<Resource> {
         name: Some(output.store_name()),
         ..Resource::with_digest(CONTENT, output.content_hash().to_string())
     };
-    let files = output.files.iter().enumerate().map(|(index, file)| {
+    let files = output.files.iter().enumerate().filter_map(|(index, file)| {
         let annotations = [("name", file.name.clone()), ("role", word(file.role))];
         let annotations = annotations.map(|(name, value)| (name.to_owned(), value));
-        Resource {
+        Some(Resource {
             name: Some(file.store_name(index)),
             annotations: annotations.into(),
-            ..Resource::with_digest("sha256", file.sha256.to_string())
-        }
+            ..Resource::with_digest("sha256", file.sha256?.to_string())
+        })
     });
     [whole].into_iter().chain(files).collect()
 }
@@ -393,7 +393,7 @@ mod tests {
         let mut other = output.clone();
         other.seconds += 1.0; // another build of the same bytes
         assert!(statement.is_about(&other));
-        other.files[0].sha256 = ContentHash::of(b"other");
+        other.files[0].sha256 = Some(ContentHash::of(b"other"));
         assert!(!statement.is_about(&other));
         let mut foreign = statement;
         foreign.predicate_type.push('x');

@@ -43,6 +43,7 @@ pub fn export_beyond(
     let outputs = closure(store, names)?;
     let mut outputs = outputs.map_err(|(name, kind)| refuse_export(&name, kind))?;
     outputs.retain(|name, _| !has.contains(name));
+    let outputs = store.settle_all(outputs)?;
     outputs.par_iter().try_for_each(|(name, _)| {
         let found = verify::inspect(store, name, Depth::Content).kinds;
         match found.into_iter().find(|kind| !kind.is_mendable()) {

@@ -56,6 +56,70 @@ fn plain_cargo(env: &TestEnv) {
     env.assert_fresh(&third, &["build"]);
 }
 
+/// The store holds on to the programs of a target directory. Some linkers write
+/// into the file that is there; Cargo makes way for them only where it links the
+/// result to another name, so for programs and not for tests.
+#[test]
+fn a_linker_that_writes_in_place_reaches_no_other_checkout() {
+    const TEST: [&str; 2] = ["test", "--no-run"];
+    let env = TestEnv::new();
+    let env = env.with("RUSTFLAGS", format!("-Clinker={}", in_place_linker(&env)));
+    let first = env.project("tiny");
+    let _ = env.quickbuild(&first, &TEST).success();
+    let second = env.checkout(&first);
+    let _ = env.quickbuild(&second, &TEST).nothing_built();
+    let original = programs(&second);
+
+    let source = first.path("tiny/src/main.rs");
+    let text = fs::read_to_string(&source).unwrap();
+    let changed = format!("{text}\n#[test]\nfn changed() {{}}\n");
+    fs::write(&source, &changed).unwrap();
+    let _ = env.quickbuild(&first, &TEST).success();
+    assert_ne!(programs(&first), original);
+    assert_eq!(programs(&second), original);
+    // The version before is still in the store.
+    let third = env.checkout(&second);
+    let _ = env.quickbuild(&third, &TEST).nothing_built();
+    assert_eq!(programs(&third), original);
+
+    // Plain Cargo has no wrapper that makes way: what the store held on to is
+    // gone, and nobody gets something else instead.
+    fs::write(&source, changed.replace("changed", "once_more")).unwrap();
+    let _ = env.cargo(&first, &TEST).success();
+    fs::write(third.path("tiny/src/main.rs"), &changed).unwrap();
+    let outcome = env.quickbuild(&third, &["test"]).success();
+    assert_eq!(outcome.summary().built, 1, "{outcome:?}");
+    assert!(
+        outcome.stdout.contains("test changed ... ok"),
+        "{outcome:?}"
+    );
+    assert_eq!(programs(&second), original);
+}
+
+/// What is in the executables below a project's `deps/`.
+fn programs(project: &Project) -> Vec<Vec<u8>> {
+    let files = walk(&project.path("target/debug/deps")).into_iter();
+    let programs = files.filter(|path| path.extension().is_none());
+    let found: Vec<_> = programs.map(|path| fs::read(path).unwrap()).collect();
+    assert!(!found.is_empty(), "no program in {project:?}");
+    found
+}
+
+/// A program that links as `cc` does, but into the file that is there.
+fn in_place_linker(env: &TestEnv) -> String {
+    let script = "#!/bin/sh\n\
+        set -e\n\
+        for word; do [ \"$before\" = -o ] && out=$word; before=$word; done\n\
+        [ ! -f \"$out\" ] || mv \"$out\" \"$out.old\"\n\
+        cc \"$@\"\n\
+        [ ! -f \"$out.old\" ] || { cat \"$out\" >\"$out.old\"; mv \"$out.old\" \"$out\"; }\n";
+    let path = env.root().join("in-place-linker");
+    fs::write(&path, script).unwrap();
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    fs::set_permissions(&path, mode).unwrap();
+    path.display().to_string()
+}
+
 /// The `.rlib` files of a crate in the project's target directory.
 fn libraries(project: &Project, crate_name: &str) -> Vec<std::path::PathBuf> {
     let prefix = format!("lib{crate_name}-");
