@@ -1,5 +1,6 @@
 //! A task's files as a tar, and what a command left as files again.
 
+use std::collections::BTreeSet;
 use std::io::{self, Read, Write};
 use std::path::{Component, Path, PathBuf};
 
@@ -10,6 +11,9 @@ use crate::fs::{self, Sharing, Time};
 /// watched file is newer than it, and one moment before all builds is older.
 const TIME: Time = Time::from_seconds(1_735_689_600);
 
+/// Bytes that are read or written at once.
+const PIECE: usize = 256 << 10;
+
 /// A folder of a task's root, and the user to whom what is in it belongs.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Part {
@@ -19,10 +23,11 @@ pub(super) struct Part {
 
 /// Writes the entries of one folder as a tar, relative to it.
 pub(super) fn write(to: impl Write, entries: &[Entry], part: Part) -> Result<()> {
-    let buffered = io::BufWriter::with_capacity(256 << 10, to);
+    let buffered = io::BufWriter::with_capacity(PIECE, to);
     let mut writer = Writer {
         tar: tar::Builder::new(buffered),
         owner: part.owner,
+        folders: BTreeSet::new(),
     };
     let below = |path: &'_ str| -> Option<String> {
         let rest = path.strip_prefix(part.folder)?.strip_prefix('/')?;
@@ -34,14 +39,14 @@ pub(super) fn write(to: impl Write, entries: &[Entry], part: Part) -> Result<()>
         };
         let path = path.as_str();
         match content {
-            Content::Folder => writer.folder(path)?,
+            Content::Folder => writer.folder(Path::new(path))?,
             Content::Bytes { bytes, executable } => {
                 let mode = if *executable { 0o755 } else { 0o644 };
                 writer.file(path, mode, bytes.len() as u64, &mut bytes.as_slice())?;
             }
             Content::File(from) => writer.copy(path, from)?,
             Content::Tree(root) => {
-                writer.folder(path)?;
+                writer.folder(Path::new(path))?;
                 for relative in fs::walk(root)? {
                     writer.copy(
                         &format!("{path}/{}", relative.display()),
@@ -58,6 +63,8 @@ pub(super) fn write(to: impl Write, entries: &[Entry], part: Part) -> Result<()>
 struct Writer<W: Write> {
     tar: tar::Builder<W>,
     owner: u64,
+    /// Folders that are in it: engines give those that are not to root.
+    folders: BTreeSet<PathBuf>,
 }
 
 impl<W: Write> Writer<W> {
@@ -71,7 +78,11 @@ impl<W: Write> Writer<W> {
         header
     }
 
-    fn folder(&mut self, path: &str) -> Result<()> {
+    fn folder(&mut self, path: &Path) -> Result<()> {
+        if path.as_os_str().is_empty() || !self.folders.insert(path.to_owned()) {
+            return Ok(());
+        }
+        self.folder(path.parent().unwrap_or(Path::new("")))?;
         let mut header = self.header(0o755, 0);
         header.set_entry_type(tar::EntryType::Directory);
         let appended = self.tar.append_data(&mut header, path, io::empty());
@@ -79,6 +90,7 @@ impl<W: Write> Writer<W> {
     }
 
     fn file(&mut self, path: &str, mode: u32, size: u64, content: &mut dyn Read) -> Result<()> {
+        self.folder(Path::new(path).parent().unwrap_or(Path::new("")))?;
         let mut header = self.header(mode, size);
         let appended = self.tar.append_data(&mut header, path, content.take(size));
         appended.map_err(BuilderError::Output)
@@ -124,7 +136,12 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
 }
 
 /// Moves what a command left in a folder of this machine: regular files only.
+/// They belong to this process's user afterwards. Nobody may be writing there
+/// any more.
 pub(super) fn take(from: &Path, to: &Path) -> Result<()> {
+    if fs::is_symlink(from) {
+        return Err(refuse("it is a symbolic link".to_owned()));
+    }
     for relative in fs::walk(from)? {
         let path = from.join(&relative);
         if fs::is_symlink(&path) || !path.is_file() {
@@ -133,7 +150,7 @@ pub(super) fn take(from: &Path, to: &Path) -> Result<()> {
         }
         let to = to.join(&relative);
         fs::create_dir_all(to.parent().unwrap_or(from))?;
-        fs::rename(&path, &to)?;
+        fs::take(&path, &to)?;
     }
     Ok(())
 }
@@ -154,8 +171,10 @@ pub(super) fn read(from: impl Read, to: &Path) -> Result<()> {
             tar::EntryType::Regular => {
                 let mode = entry.header().mode().map_err(BuilderError::Output)? & 0o755;
                 fs::create_dir_all(path.parent().unwrap_or(to))?;
-                let mut file = fs::create(&path)?;
-                io::copy(&mut entry, &mut file).map_err(BuilderError::Output)?;
+                let mut file = io::BufWriter::with_capacity(PIECE, fs::create(&path)?);
+                let copied = io::copy(&mut entry, &mut file).and_then(|_| file.flush());
+                copied.map_err(BuilderError::Output)?;
+                drop(file);
                 fs::set_mode(&path, mode)?;
                 let seconds = entry.header().mtime().map_err(BuilderError::Output)?;
                 let seconds = i64::try_from(seconds).unwrap_or_default();
@@ -220,6 +239,24 @@ mod tests {
         assert_eq!(fs::read(&to.join("a")).unwrap(), b"a");
         let stamp = fs::Stamp::of(&to.join("a")).unwrap();
         assert_eq!(stamp.mtime, TIME);
+    }
+
+    #[test]
+    fn links_are_not_followed_when_files_are_moved() {
+        let folder = tempfile::tempdir().unwrap();
+        let [from, to, secret] = ["from", "to", "secret"].map(|name| folder.path().join(name));
+        for folder in [&from, &to, &secret] {
+            fs::create_dir_all(folder).unwrap();
+        }
+        fs::write(&secret.join("key"), b"key").unwrap();
+        fs::symlink(&secret, &from.join("out")).unwrap();
+        assert!(take(&from.join("out"), &to).is_err());
+        assert!(take(&from, &to).is_err());
+        fs::remove_file(&from.join("out")).unwrap();
+        fs::symlink(&secret.join("key"), &from.join("key")).unwrap();
+        assert!(take(&from, &to).is_err());
+        assert!(fs::list(&to).unwrap().is_empty());
+        assert!(secret.join("key").is_file());
     }
 
     #[test]

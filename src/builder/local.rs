@@ -7,14 +7,14 @@
 use std::io::{BufRead as _, BufReader, Read};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process_group};
 
 use super::{
-    Builder, BuilderError, Content, Entry, REMAPPED, Result, Stream, Task, Watcher, archive,
+    Builder, BuilderError, Content, Entry, REMAPPED, Result, Said, Stream, Task, Watcher, archive,
 };
 use crate::environment::Environment;
 use crate::fs;
@@ -91,9 +91,32 @@ impl Builder for Scratch {
             fs::remove_dir_all(&self.root.join(folder))?;
         }
         archive::place(&self.root, task.files)?;
-        let program = task.command.first().map(String::as_str).unwrap_or_default();
+        if !task.prepare.is_empty() {
+            let mut said = Said::default();
+            let code = self.finish(task, task.prepare, &mut said)?;
+            if !code.success() {
+                return Err(BuilderError::Prepare(said.0));
+            }
+        }
+        let status = self.finish(task, task.command, watcher)?;
+        if status.success() {
+            archive::take(&self.root.join("work/out"), task.output)?;
+        }
+        Ok(i64::from(status.code().unwrap_or(-1)))
+    }
+}
+
+impl Scratch {
+    /// Runs one command to its end.
+    fn finish(
+        &self,
+        task: &Task<'_>,
+        command: &[String],
+        watcher: &mut dyn Watcher,
+    ) -> Result<ExitStatus> {
+        let program = command.first().map(String::as_str).unwrap_or_default();
         let mut child = Command::new(program)
-            .args(task.command.get(1..).unwrap_or_default())
+            .args(command.get(1..).unwrap_or_default())
             .env_clear()
             .envs(task.environment.iter().map(|(name, value)| (name, value)))
             .current_dir(self.root.join("work"))
@@ -112,11 +135,7 @@ impl Builder for Scratch {
         let _ = group.map(|group| kill_process_group(group, Signal::KILL)); // as a rule nobody is left
         let status = child.wait();
         followed?;
-        let status = status.map_err(BuilderError::Output)?;
-        if status.success() {
-            archive::take(&self.root.join("work/out"), task.output)?;
-        }
-        Ok(i64::from(status.code().unwrap_or(-1)))
+        status.map_err(BuilderError::Output)
     }
 }
 

@@ -7,7 +7,7 @@
 //!
 //! ```text
 //! <root>/            `/quickbuild` in a container
-//!   in/              the task's files; only read
+//!   in/              the task's files; only read, once they are prepared
 //!   work/            the command's own
 //!     out/           what is brought back
 //! ```
@@ -63,6 +63,9 @@ pub struct Task<'a> {
     pub store: &'a Path,
     /// What is put before the command, below `in/` and `work/`.
     pub files: &'a [Entry],
+    /// A program, below the root, and its arguments: runs first, and may write
+    /// to `in/`.
+    pub prepare: &'a [String],
     /// The program, below the root, and its arguments.
     pub command: &'a [String],
     /// All variables that the command sees.
@@ -142,8 +145,23 @@ pub trait Watcher {
     fn is_cancelled(&self) -> bool;
 }
 
+/// Keeps what a first step says, in case that it fails.
+#[derive(Default)]
+struct Said(String);
+
+impl Watcher for Said {
+    fn line(&mut self, _stream: Stream, line: &str) {
+        let between = if self.0.is_empty() { "" } else { "; " };
+        self.0.push_str(&format!("{between}{line}"));
+    }
+
+    fn is_cancelled(&self) -> bool {
+        false
+    }
+}
+
 /// Something that runs tasks.
-pub trait Builder {
+pub trait Builder: Sync {
     /// Who makes what it makes.
     fn maker(&self) -> Maker;
     /// The folder that the task's paths are below.
@@ -153,8 +171,12 @@ pub trait Builder {
         Vec::new()
     }
     /// Runs a task and brings back what it left. The exit code is the
-    /// command's; nothing of the task remains, whatever happens.
+    /// command's.
     fn run(&self, task: &Task<'_>, watcher: &mut dyn Watcher) -> Result<i64>;
+    /// Removes all that is left of its tasks, whatever happened to them; also
+    /// done when it is dropped. It takes a while, and can be done beside what the
+    /// caller does with the result.
+    fn tidy(&self) {}
 }
 
 /// Why a task could not be run to its end.
@@ -232,6 +254,9 @@ pub enum BuilderError {
     /// A thread of this process panicked.
     #[error("a thread that moves the task's files has panicked")]
     Panic,
+    /// What runs first has failed.
+    #[error("the builder cannot be prepared: {0}")]
+    Prepare(String),
     /// The command could not be started.
     #[error("cannot run `{program}`")]
     Spawn {

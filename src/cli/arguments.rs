@@ -198,6 +198,9 @@ pub(super) struct RealiseArguments {
     /// Do the job in this file: the half that runs in a builder.
     #[arg(long, hide = true, value_name = "FILE")]
     pub(super) inside: Option<PathBuf>,
+    /// Unpack the archives in this list: the builder's first step.
+    #[arg(long, hide = true, value_name = "FILE")]
+    pub(super) unpack: Option<PathBuf>,
     /// Arguments for `cargo build` and `cargo check`.
     #[arg(last = true, value_name = "CARGO ARGS")]
     pub(super) arguments: Vec<String>,

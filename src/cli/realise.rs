@@ -37,6 +37,10 @@ pub(super) fn run(
     if let Some(job) = &arguments.inside {
         return inside(surroundings, job);
     }
+    if let Some(list) = &arguments.unpack {
+        realise::unpack(list)?;
+        return Ok(Exit::Success.into());
+    }
     let scene = Scene::new(surroundings, arguments)?;
     let mut terminal = Terminal::new(Verbosity::Normal, false);
     let done = scene.run(&mut terminal);

@@ -2,6 +2,7 @@
 
 use std::fs as std_fs;
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -94,6 +95,24 @@ fn reflink(from: &Path, to: &Path) -> Result<bool> {
         NO_REFLINK.store(true, Ordering::Relaxed);
     }
     Ok(cloned)
+}
+
+/// Moves a file that may belong to somebody else, who cannot write to it
+/// afterwards: to another device by a copy.
+pub fn take(from: &Path, to: &Path) -> Result<()> {
+    if super::rename(from, to).is_err() {
+        place(from, to, Sharing::Private)?;
+        let _ = remove_file(from); // its folder may not be ours to change
+        return Ok(());
+    }
+    let own = |file: &Path| std_fs::metadata(file).map(|metadata| (metadata.uid(), metadata.gid()));
+    change("take over", to, || {
+        let process = own(Path::new("/proc/self"))?;
+        match own(to)? == process {
+            true => Ok(()),
+            false => std::os::unix::fs::chown(to, Some(process.0), Some(process.1)),
+        }
+    })
 }
 
 /// Copies content and permission bits to a new file: what is there may share

@@ -316,6 +316,12 @@ struct Question<'a> {
     cache: &'a Path,
 }
 
+/// A target directory in the cache in which nothing is compiled, for questions
+/// to Cargo.
+pub fn unit_graphs(cache: &Path) -> PathBuf {
+    cache.join("unit-graph")
+}
+
 impl Question<'_> {
     fn ask(&self, manifest: &Path) -> Result<Answers, ContextError> {
         let Self {
@@ -349,7 +355,7 @@ impl Question<'_> {
     /// one that nothing is compiled in, and that all projects share: what the
     /// compiler says is the same for all.
     fn graph(&self) -> Result<UnitGraph, CargoError> {
-        let elsewhere = self.cache.join("unit-graph");
+        let elsewhere = unit_graphs(self.cache);
         let mut command = Command::new(self.environment.cargo());
         command
             .current_dir(self.folder)

@@ -1,6 +1,7 @@
 //! One run of a builder: what it is given, what it says, what it leaves.
 
-use std::path::{Path, PathBuf};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -12,9 +13,11 @@ use super::order::Planned;
 use super::scratch::Scratch;
 use super::skeleton::Skeleton;
 use super::sources::Sources;
+use super::unpack::LIST;
 use super::{Order, Realisation, RealiseError, Result, provenance};
 use crate::build::Observer;
 use crate::builder::{Content, Entry, Stream, Task, Watcher};
+use crate::digest::RecipeHash;
 use crate::fs;
 use crate::output::Output;
 use crate::store::{Store, archive};
@@ -29,8 +32,8 @@ pub(super) struct Attempt<'a> {
     pub(super) into: &'a Store,
     pub(super) plan: &'a Planned,
     pub(super) skeleton: &'a Skeleton,
-    /// An archive of outputs that need not be made.
-    pub(super) valid: Option<PathBuf>,
+    /// Store names of outputs that need not be made, with all they need.
+    pub(super) valid: &'a BTreeSet<String>,
 }
 
 impl Attempt<'_> {
@@ -41,7 +44,7 @@ impl Attempt<'_> {
     ) -> Result<(Realisation, Report)> {
         let order = self.order;
         observer.step("gathering sources");
-        let mut files = self.files(scratch)?;
+        let mut files = self.files()?;
         files.extend(order.builder.files());
         let output = scratch.folder("out");
         fs::create_dir_all(&output)?;
@@ -59,6 +62,12 @@ impl Attempt<'_> {
             signals.map(|signal| signal_hook::flag::register(signal, Arc::clone(&cancelled)));
         let root = order.builder.root();
         let inside = |below: &str| root.join(below).to_string_lossy().into_owned();
+        let prepare = [
+            inside("in/quickbuild"),
+            "realise".to_owned(),
+            "--unpack".to_owned(),
+            inside(&format!("in/{LIST}")),
+        ];
         let command = [
             inside("in/quickbuild"),
             "realise".to_owned(),
@@ -69,6 +78,7 @@ impl Attempt<'_> {
             name: &self.plan.name,
             store: order.store.root(),
             files: &files,
+            prepare: &prepare,
             command: &command,
             environment: &order.variables(root),
             limits: order.terms.limits,
@@ -87,29 +97,32 @@ impl Attempt<'_> {
         let ran = order.builder.run(&task, &mut follower);
         let (tail, failed) = (follower.tail, follower.failed);
         let seconds = started.elapsed().as_secs_f64();
+        observer.clear();
+        let result = std::thread::scope(|scope| {
+            scope.spawn(|| order.builder.tidy());
+            match ran {
+                Ok(0) => {
+                    let run = provenance::Run {
+                        invocation: log.name(),
+                        started: note.started,
+                        finished: fs::now().seconds(),
+                    };
+                    self.register(&output, &run, observer)
+                }
+                Ok(code) => Err(RealiseError::Failed {
+                    name: self.plan.name.clone(),
+                    reason: failed.unwrap_or_else(|| format!("it ended with code {code}")),
+                    tail,
+                }),
+                Err(source) => Err(RealiseError::Builder {
+                    name: self.plan.name.clone(),
+                    source,
+                }),
+            }
+        });
         for handler in handlers.into_iter().flatten() {
             signal_hook::low_level::unregister(handler);
         }
-        observer.clear();
-        let result = match ran {
-            Ok(0) => {
-                let run = provenance::Run {
-                    invocation: log.name(),
-                    started: note.started,
-                    finished: fs::now().seconds(),
-                };
-                self.register(&output, &run, observer)
-            }
-            Ok(code) => Err(RealiseError::Failed {
-                name: self.plan.name.clone(),
-                reason: failed.unwrap_or_else(|| format!("it ended with code {code}")),
-                tail,
-            }),
-            Err(source) => Err(RealiseError::Builder {
-                name: self.plan.name.clone(),
-                source,
-            }),
-        };
         let log = journal.close(log, note, result.as_ref().err())?;
         let (mut realisation, report) = result?;
         realisation.seconds = seconds;
@@ -118,12 +131,11 @@ impl Attempt<'_> {
     }
 
     /// The files that the half in the builder works with.
-    fn files(&self, scratch: &Scratch) -> Result<Vec<Entry>> {
+    fn files(&self) -> Result<Vec<Entry>> {
         let order = self.order;
         let sources = Sources {
             environment: order.environment,
             lock: &self.plan.lock,
-            unpacked: &scratch.folder("sources"),
             registries: &self.skeleton.registries,
             checkouts: &self.skeleton.checkouts,
             wanted: &self.skeleton.packages,
@@ -144,6 +156,7 @@ impl Attempt<'_> {
             arguments: order.arguments.to_vec(),
             wanted,
             disk: order.terms.disk,
+            valid: self.valid.clone(),
         };
         let bytes = serde_json::to_vec(&job).expect("a job serialises");
         files.push(Entry {
@@ -157,10 +170,7 @@ impl Attempt<'_> {
             path: "in/quickbuild".to_owned(),
             content: Content::File(order.program.to_owned()),
         });
-        files.extend(self.valid.clone().map(|tar| Entry {
-            path: "in/valid.tar".to_owned(),
-            content: Content::File(tar),
-        }));
+        files.extend(self.valid_outputs());
         let own = ["out", "home", "tmp", "target", "store"].map(|name| format!("work/{name}"));
         for folder in own.iter().map(String::as_str).chain(["in/workspace"]) {
             files.push(Entry {
@@ -170,6 +180,43 @@ impl Attempt<'_> {
         }
         files.extend(self.skeleton.files.iter().cloned());
         Ok(files)
+    }
+
+    /// A store with the outputs that need not be made.
+    fn valid_outputs(&self) -> Vec<Entry> {
+        let bytes = |path, bytes| Entry {
+            path,
+            content: Content::Bytes {
+                bytes,
+                executable: false,
+            },
+        };
+        let store = self.order.store;
+        let mut files = Vec::new();
+        let mut index: BTreeMap<RecipeHash, String> = BTreeMap::new();
+        for name in self.valid {
+            files.push(Entry {
+                path: format!("work/store/paths/{name}"),
+                content: Content::Tree(store.path(name)),
+            });
+            let Some(output) = store.output(name) else {
+                continue; // it is gone, and will be made
+            };
+            let lines = index.entry(output.host_recipe).or_default();
+            lines.push_str(&format!("{name}\n"));
+            if let Some(naming) = store.naming(output.key) {
+                let naming = serde_json::to_vec(&naming).expect("a naming serialises");
+                files.push(bytes(
+                    format!("work/store/units/{}.json", output.key),
+                    naming,
+                ));
+            }
+        }
+        let index = index.into_iter();
+        files.extend(index.map(|(recipe, lines)| {
+            bytes(format!("work/store/index/{recipe}"), lines.into_bytes())
+        }));
+        files
     }
 
     /// Audits what came back, and puts it into the store.
@@ -195,8 +242,7 @@ impl Attempt<'_> {
             }
             audit.examine(output, folder)
         };
-        let tar = output.join("outputs.tar");
-        let imported = archive::import_examined(self.into, &tar, &sealed);
+        let imported = archive::import_folder(self.into, &output.join("paths"), &sealed);
         let imported = imported.map_err(RealiseError::Refused)?;
         archive::add_namings(self.into, &report.namings).map_err(RealiseError::Refused)?;
         run.state(self.into, &imported.added, &report.outputs)?;

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::ABOVE;
 use super::job::{Event, FORMAT, Job, Missing, Realised, Report};
@@ -23,11 +23,13 @@ use crate::environment::Environment;
 use crate::fs;
 use crate::plan::inputs::Inspector;
 use crate::plan::{Context, Plan, Reason, Verdict};
-use crate::store::archive::{self, Packed};
+use crate::store::archive;
 use crate::store::{Store, StoreError};
 
-/// How often the room that is taken is looked at.
+/// How often the room that is taken is looked at, unless looking takes more than
+/// this part of the time: it is taken from those who compile.
 const TICK: Duration = Duration::from_millis(500);
+const LOOKING: u32 = 100;
 
 /// Why nothing can be realised.
 #[derive(Debug, thiserror::Error)]
@@ -98,13 +100,14 @@ pub fn run(file: &Path, environment: &Environment, program: PathBuf) -> Result<(
 fn watch_disk(folder: PathBuf, limit: u64, done: Arc<AtomicBool>) {
     std::thread::spawn(move || {
         while !done.load(Ordering::Relaxed) {
+            let began = Instant::now();
             if fs::tree_size(&folder) > limit {
                 say(&Event::Failed {
                     message: format!("it wrote more than {limit} bytes"),
                 });
                 std::process::exit(i32::from(ABOVE));
             }
-            std::thread::sleep(TICK);
+            std::thread::sleep(TICK.max(began.elapsed() * LOOKING));
         }
     });
 }
@@ -126,11 +129,6 @@ impl Inside<'_> {
         let mut config = Config::built_in(self.environment);
         config.store = job.root.join("work/store");
         let store = Store::open(&config.store)?;
-        let valid = job.root.join("in/valid.tar");
-        let mut has = BTreeSet::new();
-        if valid.is_file() {
-            has.extend(archive::import(&store, &valid)?.added);
-        }
         let build = self.plan(&store, Subcommand::Build)?;
         self.compare(&build)?;
         let missing = build.units.len() - build.ready();
@@ -165,9 +163,8 @@ impl Inside<'_> {
         report.missing.dedup();
         let out = job.root.join("work/out");
         let names: BTreeSet<String> = report.outputs.iter().map(|r| r.output.clone()).collect();
-        let names: Vec<String> = names.into_iter().collect();
-        let to = out.join("outputs.tar");
-        archive::export_beyond(&store, &names, &has, (&to, Packed::Plain))?;
+        let made: Vec<String> = names.difference(&job.valid).cloned().collect();
+        archive::move_out(&store, &made, &out.join("paths"))?;
         say(&Event::Step {
             message: "done".to_owned(),
         });

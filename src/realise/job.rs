@@ -3,16 +3,18 @@
 //! ```text
 //! in/job.json          the job
 //! in/quickbuild        this program
-//! in/valid.tar         outputs that need not be made (`store::archive`)
+//! in/unpack.json       archives of packages, and where they belong
 //! in/cargo/            a Cargo home with the sources, read-only
 //! in/workspace/        the workspace to build
+//! work/store/          a store, with the outputs that need not be made
 //! work/out/report.json what was made, and what was not
-//! work/out/outputs.tar what was made (`store::archive`)
+//! work/out/paths/      what was made, as in a store
 //! ```
 //!
 //! While it runs, standard output has one JSON object a line: Cargo's own
 //! messages, and [`Event`]s.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -41,6 +43,8 @@ pub(super) struct Job {
     pub(super) wanted: Vec<RecipeHash>,
     /// Bytes that may be written.
     pub(super) disk: u64,
+    /// Store names of the outputs that need not be made.
+    pub(super) valid: BTreeSet<String>,
 }
 
 /// `work/out/report.json`.

@@ -15,6 +15,7 @@
 //! | `compare` | whether two builds made the same |
 //! | `skeleton` | a workspace without its code |
 //! | `sources` | a Cargo home with the packages needed |
+//! | `unpack` | their archives, unpacked in the builder |
 //! | `job` | what the two halves say to each other |
 //! | [`inside`] | the half that runs in the builder |
 //! | `audit` | what an output must not show |
@@ -40,6 +41,7 @@ pub mod recipes;
 mod scratch;
 mod skeleton;
 mod sources;
+mod unpack;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -49,6 +51,7 @@ pub use inside::InsideError;
 pub use scratch::scratch;
 pub use skeleton::SkeletonError;
 pub use sources::SourceError;
+pub use unpack::{UnpackError, run as unpack};
 
 use crate::build::Observer;
 use crate::builder::{self, Builder, BuilderError, Limits};

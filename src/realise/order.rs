@@ -17,7 +17,7 @@ use crate::output::Output;
 use crate::plan::inputs::Inspector;
 use crate::plan::{Context, Plan};
 use crate::store::Store;
-use crate::store::archive::{self, Packed};
+use crate::store::archive;
 
 impl Order<'_> {
     /// Realises what a workspace depends on. What is valid already is left as it
@@ -47,7 +47,7 @@ impl Order<'_> {
             into: self.store,
             plan: &plan,
             skeleton: &skeleton,
-            valid: self.packed(&valid, &scratch)?,
+            valid: &valid,
         };
         let (mut realisation, report) = attempt.run(&scratch, observer)?;
         if report.missing.is_empty() {
@@ -73,16 +73,13 @@ impl Order<'_> {
         // The same is given to it: what is compiled against other outputs has
         // another id.
         let given = &realisation.given;
-        let valid = self.packed(given, &scratch)?;
-        if let Some(tar) = &valid {
-            archive::import(&second, tar)?;
-        }
+        archive::share(self.store, given, &second)?;
         let attempt = Attempt {
             order: self,
             into: &second,
             plan: &plan,
             skeleton: &skeleton,
-            valid,
+            valid: given,
         };
         let (_, report) = attempt.run(&scratch, observer)?;
         let mut comparison = Comparison::default();
@@ -100,22 +97,17 @@ impl Order<'_> {
         Ok(comparison)
     }
 
-    /// Outputs that a builder is given, as one file.
-    fn packed(&self, names: &BTreeSet<String>, scratch: &Scratch) -> Result<Option<PathBuf>> {
-        if names.is_empty() {
-            return Ok(None);
-        }
-        let to = scratch.folder("valid.tar");
-        let names: Vec<String> = names.iter().cloned().collect();
-        archive::export_beyond(self.store, &names, &BTreeSet::new(), (&to, Packed::Plain))?;
-        Ok(Some(to))
-    }
-
     fn skeleton(&self) -> Result<Skeleton> {
         let invocation = self.invocation();
         let mut platforms = vec![self.terms.host.as_str()];
         platforms.extend(invocation.values(&["--target"]));
-        Ok(Skeleton::make(self.environment, self.folder, &platforms)?)
+        let cache = self.store.cache("");
+        Ok(Skeleton::make(
+            self.environment,
+            self.folder,
+            &platforms,
+            &cache,
+        )?)
     }
 
     fn invocation(&self) -> Invocation {

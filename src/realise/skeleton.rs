@@ -16,6 +16,7 @@ use crate::builder::{Content, Entry};
 use crate::cargo::{self, CargoError};
 use crate::environment::Environment;
 use crate::fs::{self, FsError};
+use crate::plan::context::unit_graphs;
 
 /// Why a workspace has no skeleton.
 #[derive(Debug, thiserror::Error)]
@@ -80,9 +81,13 @@ impl Skeleton {
         environment: &Environment,
         folder: &Path,
         platforms: &[&str],
+        cache: &Path,
     ) -> Result<Self, SkeletonError> {
         let mut command = Command::new(environment.cargo());
         command.current_dir(folder);
+        // As for the unit graph, which then needs not ask rustc once more.
+        command.env("RUSTC_BOOTSTRAP", "1");
+        command.env("CARGO_TARGET_DIR", unit_graphs(cache));
         command.args(["metadata", "--locked", "--format-version", "1"]);
         for platform in platforms {
             command.args(["--filter-platform", platform]);

@@ -2,8 +2,9 @@
 //!
 //! Archives are taken from the user's own Cargo home, where Cargo has put them
 //! with the user's mirrors and credentials, and are compared with the checksums
-//! of Cargo.lock. They are unpacked anew for each realisation: the folders that
-//! Cargo itself has unpacked may have been edited.
+//! of Cargo.lock. They are unpacked anew for each realisation, in the builder
+//! ([`unpack`](super::unpack)): the folders that Cargo itself has unpacked may have
+//! been edited.
 //!
 //! ```text
 //! in/cargo/registry/
@@ -13,22 +14,18 @@
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::Read as _;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use rayon::prelude::*;
 
+use super::unpack::{LIST, PackedPackage};
 use crate::builder::{Content, Entry};
-use crate::cargo::home::{CRATES_IO, UNPACKED, UNPACKED_MARK, index_path};
+use crate::cargo::home::{CRATES_IO, UNPACKED_MARK, index_path};
 use crate::cargo::{self, CargoError};
 use crate::digest::ContentHash;
 use crate::environment::Environment;
 use crate::fs::{self, FsError};
-
-/// Bytes that an unpacked package may have, as on crates.io's servers ten times
-/// over: more is an attack.
-const MAX_UNPACKED: u64 = 5 << 30;
 
 /// Why there are no sources.
 #[derive(Debug, thiserror::Error)]
@@ -64,14 +61,6 @@ pub enum SourceError {
         found: ContentHash,
         /// What was wanted.
         wanted: String,
-    },
-    /// The archive cannot be unpacked.
-    #[error("the archive of `{package}` cannot be unpacked")]
-    Unpack {
-        /// Name and version.
-        package: String,
-        /// Why.
-        source: std::io::Error,
     },
     /// A checkout is not what the commit says.
     #[error("the checkout `{}` is not the commit {commit} as it is", folder.display())]
@@ -109,8 +98,6 @@ pub(super) struct Sources<'a> {
     pub(super) environment: &'a Environment,
     /// The lock file.
     pub(super) lock: &'a Path,
-    /// The folder in which packages are unpacked.
-    pub(super) unpacked: &'a Path,
     /// The folder in Cargo's home that each registry has, by its URL.
     pub(super) registries: &'a BTreeMap<String, String>,
     /// Checkouts of Git packages: repository, folder, commit.
@@ -174,11 +161,20 @@ impl Sources<'_> {
         }
         entries.dedup_by(|a, b| a.path == b.path);
         let packages: Vec<&Locked> = locked.iter().filter(wanted).collect();
-        let unpacked = packages
+        let found = packages
             .par_iter()
             .map(|package| self.package(&home, package));
-        let unpacked: Vec<[Entry; 3]> = unpacked.collect::<Result<_, _>>()?;
-        entries.extend(unpacked.into_iter().flatten());
+        let found: Vec<(Entry, PackedPackage)> = found.collect::<Result<_, _>>()?;
+        let (archives, packed): (Vec<Entry>, Vec<PackedPackage>) = found.into_iter().unzip();
+        entries.extend(archives);
+        let list = serde_json::to_vec(&packed).expect("paths and digests serialise");
+        entries.push(Entry {
+            path: format!("in/{LIST}"),
+            content: Content::Bytes {
+                bytes: list,
+                executable: false,
+            },
+        });
         for (repository, folder, commit) in self.checkouts {
             entries.extend(self.checkout(repository, folder, commit)?);
         }
@@ -250,39 +246,18 @@ impl Sources<'_> {
         Ok(locked)
     }
 
-    /// One package: its archive, its folder, and Cargo's mark that the folder
-    /// is whole.
-    fn package(&self, home: &Home<'_>, package: &Locked) -> Result<[Entry; 3], SourceError> {
+    /// One package's archive, which is the one in the lock file, and where it
+    /// is to be unpacked.
+    fn package(
+        &self,
+        home: &Home<'_>,
+        package: &Locked,
+    ) -> Result<(Entry, PackedPackage), SourceError> {
         let absent = || SourceError::NoArchive {
             package: package.id(),
         };
         let (registry, archive) = home.archive(package).ok_or_else(absent)?;
-        let folder = self.unpack(package, &archive)?;
-        let to = home.registry_inside(&registry, package);
-        let stem = package.stem();
-        Ok([
-            Entry {
-                path: format!("in/cargo/registry/cache/{to}/{stem}.crate"),
-                content: Content::File(archive),
-            },
-            Entry {
-                path: format!("in/cargo/registry/src/{to}/{stem}"),
-                content: Content::Tree(folder),
-            },
-            Entry {
-                path: format!("in/cargo/registry/src/{to}/{stem}/{UNPACKED_MARK}"),
-                content: Content::Bytes {
-                    bytes: UNPACKED.as_bytes().to_vec(),
-                    executable: false,
-                },
-            },
-        ])
-    }
-
-    /// Unpacks an archive that is the one in the lock file.
-    fn unpack(&self, package: &Locked, archive: &Path) -> Result<PathBuf, SourceError> {
-        let bytes = fs::read(archive)?;
-        let found = ContentHash::of(&bytes);
+        let found = fs::hash_file(&archive)?;
         if found.to_string() != package.checksum {
             return Err(SourceError::Checksum {
                 package: package.id(),
@@ -290,46 +265,20 @@ impl Sources<'_> {
                 wanted: package.checksum.clone(),
             });
         }
-        // One name and version may come from two registries.
-        let folder = self.unpacked.join(&package.checksum);
-        unpack(&bytes, &package.stem(), &folder).map_err(|source| SourceError::Unpack {
-            package: package.id(),
-            source,
-        })?;
-        Ok(folder)
-    }
-}
-
-/// Unpacks a `.crate`, whose entries are all below `<name>-<version>/`.
-fn unpack(bytes: &[u8], stem: &str, to: &Path) -> std::io::Result<()> {
-    let invalid = |reason: String| std::io::Error::new(std::io::ErrorKind::InvalidData, reason);
-    let decoder = flate2::read::GzDecoder::new(bytes).take(MAX_UNPACKED);
-    let mut archive = tar::Archive::new(decoder);
-    let other = |error: FsError| std::io::Error::other(error);
-    fs::create_dir_all(to).map_err(other)?;
-    for entry in archive.entries()? {
-        let mut entry = entry?;
-        let kind = entry.header().entry_type();
-        if kind.is_dir() || kind == tar::EntryType::XGlobalHeader {
-            continue;
-        }
-        let path = entry.path()?.into_owned();
-        let below = path.strip_prefix(stem).ok().filter(|below| {
-            let mut parts = below.components();
-            parts.all(|part| matches!(part, Component::Normal(_)))
-        });
-        let Some(below) = below.filter(|_| kind.is_file()) else {
-            return Err(invalid(format!("`{}` has no place in it", path.display())));
+        let to = home.registry_inside(&registry, package);
+        let stem = package.stem();
+        let below = format!("cargo/registry/cache/{to}/{stem}.crate");
+        let entry = Entry {
+            path: format!("in/{below}"),
+            content: Content::File(archive),
         };
-        let mut content = Vec::new();
-        entry.read_to_end(&mut content)?;
-        let file = to.join(below);
-        fs::create_dir_all(file.parent().unwrap_or(to)).map_err(other)?;
-        fs::write(&file, &content).map_err(other)?;
-        let mode = (entry.header().mode()? & 0o111) | 0o644;
-        fs::set_mode(&file, mode).map_err(other)?;
+        let packed = PackedPackage {
+            archive: below.into(),
+            folder: format!("cargo/registry/src/{to}/{stem}").into(),
+            sha256: found,
+        };
+        Ok((entry, packed))
     }
-    Ok(())
 }
 
 /// The user's Cargo home.
@@ -392,43 +341,6 @@ impl<'a> Home<'a> {
             CRATES_IO.to_owned()
         } else {
             registry.to_owned()
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn packed(name: &str, kind: tar::EntryType) -> Vec<u8> {
-        let encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-        let mut tar = tar::Builder::new(encoder);
-        let mut header = tar::Header::new_gnu();
-        header.set_entry_type(kind);
-        header.set_size(0);
-        header.set_mode(0o644);
-        header.as_old_mut().name[..name.len()].copy_from_slice(name.as_bytes());
-        header.set_cksum();
-        tar.append(&header, std::io::empty()).unwrap();
-        tar.into_inner().unwrap().finish().unwrap()
-    }
-
-    #[test]
-    fn an_archive_stays_in_its_folder() {
-        let folder = tempfile::tempdir().unwrap();
-        let to = folder.path().join("to");
-        let file = tar::EntryType::Regular;
-        assert!(unpack(&packed("a-1.0.0/src/lib.rs", file), "a-1.0.0", &to).is_ok());
-        assert!(to.join("src/lib.rs").is_file());
-        for (name, kind) in [
-            ("b-1.0.0/src/lib.rs", file),
-            ("a-1.0.0/../x", file),
-            ("a-1.0.0/link", tar::EntryType::Symlink),
-        ] {
-            assert!(
-                unpack(&packed(name, kind), "a-1.0.0", &to).is_err(),
-                "{name}"
-            );
         }
     }
 }

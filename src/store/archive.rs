@@ -19,6 +19,7 @@
 //! * Signatures and provenance are carried, not judged; only what is malformed,
 //!   or said of something else, is refused.
 
+mod folder;
 mod objections;
 mod pack;
 
@@ -28,7 +29,6 @@ use std::path::{Path, PathBuf};
 
 use petgraph::algo::toposort;
 use petgraph::graph::{DiGraph, NodeIndex};
-use rayon::prelude::*;
 
 use super::attached::{PROVENANCE, SIGNATURES, parse_provenance, parse_signatures};
 use super::closure::store_names;
@@ -36,8 +36,9 @@ use super::{Added, Result, Source, Store, StoreError, is_store_name, read_manife
 use crate::digest::{ContentHash, ContentHasher, OutputId, UnitKey};
 use crate::fs;
 use crate::output::{Naming, Output};
+pub use folder::{Examine, import_folder, move_out, share};
 use objections::{is_harmless_naming, objection_to_output};
-pub use pack::{Packed, export, export_beyond};
+pub use pack::export;
 
 /// Bytes that a manifest may have: far more than any has, yet no danger.
 const MAX_MANIFEST: u64 = 64 << 20;
@@ -64,20 +65,9 @@ pub struct ImportReport {
 /// [`StoreError::Unpack`] if the archive is not exactly what [`export`] writes;
 /// then nothing was added. A naming that is known already stays as it is.
 pub fn import(store: &Store, from: &Path) -> Result<ImportReport> {
-    import_examined(store, from, &|_, _| Ok(()))
-}
-
-/// Looks at an output and the folder of its files before it is in the store.
-pub type Examine<'a> = &'a (dyn Fn(&Output, &Path) -> std::result::Result<(), String> + Sync);
-
-/// [`import`], if `examine` finds nothing wrong with any output.
-pub fn import_examined(store: &Store, from: &Path, examine: Examine<'_>) -> Result<ImportReport> {
     let stage = fs::unique_beside(&store.root.join("tmp/import"));
     let mut unpacking = Unpacking::new(from, &stage);
-    let result = unpacking
-        .unpack()
-        .and_then(|()| unpacking.examine(examine))
-        .and_then(|()| unpacking.add(store));
+    let result = unpacking.unpack().and_then(|()| unpacking.add(store));
     let _ = fs::remove_dir_all(&stage); // what stays is for the collector
     result
 }
@@ -410,16 +400,6 @@ impl<'a> Unpacking<'a> {
             references: output.references,
         });
         Ok(())
-    }
-
-    fn examine(&self, examine: Examine<'_>) -> Result<()> {
-        self.outputs.par_iter().try_for_each(|unpacked| {
-            let store_name = &unpacked.store_name;
-            let folder = self.stage.join(store_name);
-            let output = read_manifest(&folder)?;
-            let output = output.ok_or_else(|| refuse(format!("`{store_name}` vanished")))?;
-            examine(&output, &folder).map_err(|reason| refuse(format!("`{store_name}`: {reason}")))
-        })
     }
 
     /// Makes everything visible, dependencies first, so that whoever is killed

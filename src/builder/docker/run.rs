@@ -7,8 +7,9 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc as blocking;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bollard::body_try_stream;
@@ -22,6 +23,7 @@ use bollard::query_parameters::{
     DownloadFromContainerOptionsBuilder, RemoveContainerOptionsBuilder, RemoveVolumeOptions,
     StartContainerOptions, UploadToContainerOptionsBuilder, WaitContainerOptions,
 };
+use bytes::BytesMut;
 use futures_util::{StreamExt as _, stream};
 use tokio::sync::mpsc;
 
@@ -30,12 +32,18 @@ use super::pipe::{Reading, Writing};
 use super::{Engine, Image, engine_error, is_absent};
 use crate::builder::archive::{self, Part};
 use crate::builder::unique_name;
-use crate::builder::{BUILDER_ID, Builder, BuilderError, ROOT, Result, Stream, Task, Watcher};
+use crate::builder::{
+    BUILDER_ID, Builder, BuilderError, ROOT, Result, Said, Stream, Task, Watcher,
+};
+use crate::fs;
 use crate::output::Maker;
 
 /// Files that a process may have open, and processes of the user: the same on
 /// every engine, and no more than any engine may give.
 const FILES: i64 = 16_384;
+
+/// Bytes of what is brought back that go from thread to thread at once.
+const GATHERED: usize = 1 << 20;
 
 /// How often a task's time and its being cancelled are looked at.
 const TICK: Duration = Duration::from_millis(100);
@@ -48,6 +56,14 @@ pub struct Container<'a> {
     engine: &'a Engine,
     image: Image,
     maker: Maker,
+    /// Tasks whose containers and volumes are still there.
+    left: Mutex<Vec<String>>,
+}
+
+impl Drop for Container<'_> {
+    fn drop(&mut self) {
+        self.tidy();
+    }
 }
 
 impl Engine {
@@ -61,6 +77,7 @@ impl Engine {
             engine: self,
             image,
             maker,
+            left: Mutex::default(),
         })
     }
 }
@@ -81,9 +98,22 @@ impl Builder for Container<'_> {
             task,
             name: unique_name(),
         };
-        let result = run.whole(watcher);
-        self.engine.remove(&run.name);
-        result
+        self.left().push(run.name.clone());
+        run.whole(watcher)
+    }
+
+    fn tidy(&self) {
+        let names = std::mem::take(&mut *self.left());
+        for name in names {
+            self.engine.remove(&name);
+        }
+    }
+}
+
+impl Container<'_> {
+    fn left(&self) -> MutexGuard<'_, Vec<String>> {
+        // A list of names cannot be left in a bad state.
+        self.left.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -108,10 +138,13 @@ impl Run<'_> {
             self.engine.ask("make a volume", made)?;
         }
         self.fill()?;
-        self.create(&self.name, self.sealed())?;
-        let code = self.follow(watcher)?;
+        self.create(&self.name, self.sealed(Step::Building))?;
+        let code = self.follow(&self.name, watcher)?;
         if code == 0 {
-            self.bring_back()?;
+            match self.folder("work") {
+                Some(folder) => archive::take(&folder.join("out"), self.task.output)?,
+                None => self.bring_back()?,
+            }
         }
         Ok(code)
     }
@@ -143,25 +176,21 @@ impl Run<'_> {
         }
     }
 
-    /// Puts the task's files into the volumes, through a container that never
-    /// starts: where a volume is mounted read-only the engine puts nothing.
+    /// Puts the task's files into the volumes, through a container of its own:
+    /// where a volume is mounted read-only the engine puts nothing, and what
+    /// prepares the files writes there, too.
     fn fill(&self) -> Result<()> {
         let loader = loader(&self.name);
-        let body = ContainerCreateBody {
-            image: Some(self.image.id.clone()),
-            cmd: Some(vec!["true".to_owned()]),
-            labels: Some(labels(self.task)),
-            host_config: Some(HostConfig {
-                network_mode: Some("none".to_owned()),
-                mounts: Some(self.mounts(Access::Writing)),
-                ..HostConfig::default()
-            }),
-            ..ContainerCreateBody::default()
-        };
-        self.create(&loader, body)?;
+        self.create(&loader, self.sealed(Step::Preparing))?;
         let parts = [("in", 0), ("work", BUILDER_ID)];
         for (folder, owner) in parts {
             self.upload(&loader, Part { folder, owner })?;
+        }
+        if !self.task.prepare.is_empty() {
+            let mut said = Said::default();
+            if self.follow(&loader, &mut said)? != 0 {
+                return Err(BuilderError::Prepare(said.0));
+            }
         }
         let removed = self.engine.client.remove_container(&loader, None);
         self.engine.ask("remove a container", removed)
@@ -190,22 +219,27 @@ impl Run<'_> {
         })
     }
 
-    /// The container of the command: no network, no capabilities, nothing to
-    /// write to but the second volume and `/tmp`.
-    fn sealed(&self) -> ContainerCreateBody {
+    /// The container of a step: no network, no capabilities, nothing to write to
+    /// but its volumes and `/tmp`. Nothing of a package runs while files are
+    /// prepared, by whom they belong to.
+    fn sealed(&self, step: Step) -> ContainerCreateBody {
+        let (command, user, access) = match step {
+            Step::Preparing => (self.task.prepare, 0, Access::Writing),
+            Step::Building => (self.task.command, BUILDER_ID, Access::Reading),
+        };
         let limits = self.task.limits;
         let number = |limit: u64| i64::try_from(limit).ok().filter(|&limit| limit > 0);
         let variables = self.task.environment.iter();
         ContainerCreateBody {
             image: Some(self.image.id.clone()),
-            cmd: Some(self.task.command.to_vec()),
+            cmd: Some(command.to_vec()),
             env: Some(
                 variables
                     .map(|(name, value)| format!("{name}={value}"))
                     .collect(),
             ),
             hostname: Some("builder".to_owned()),
-            user: Some(format!("{BUILDER_ID}:{BUILDER_ID}")),
+            user: Some(format!("{user}:{user}")),
             working_dir: Some(format!("{ROOT}/work")),
             attach_stdout: Some(true),
             attach_stderr: Some(true),
@@ -225,7 +259,7 @@ impl Run<'_> {
                     rlimit("nproc", FILES),
                 ]),
                 nano_cpus: number(limits.cores).map(|cores| cores * 1_000_000_000),
-                mounts: Some(self.mounts(Access::Reading)),
+                mounts: Some(self.mounts(access)),
                 tmpfs: Some(HashMap::from([(
                     "/tmp".to_owned(),
                     "rw,exec,nosuid,nodev,size=1g,mode=1777".to_owned(),
@@ -242,16 +276,16 @@ impl Run<'_> {
     }
 
     /// Starts the command, hands on what it says, and waits for its end.
-    fn follow(&self, watcher: &mut dyn Watcher) -> Result<i64> {
+    fn follow(&self, container: &str, watcher: &mut dyn Watcher) -> Result<i64> {
         let Engine { client, .. } = self.engine;
         let options = AttachContainerOptionsBuilder::default()
             .stream(true)
             .stdout(true)
             .stderr(true)
             .build();
-        let attached = client.attach_container(&self.name, Some(options));
+        let attached = client.attach_container(container, Some(options));
         let attached = self.engine.ask("attach to the container", attached)?;
-        let started = client.start_container(&self.name, None::<StartContainerOptions>);
+        let started = client.start_container(container, None::<StartContainerOptions>);
         self.engine.ask("start the container", started)?;
 
         let limit = self.task.limits.time;
@@ -265,7 +299,7 @@ impl Run<'_> {
                 Ok(None) => break,
                 Ok(Some(Ok(said))) => lines.take(said, watcher),
                 // Some engines end a stream over TLS without a word.
-                Ok(Some(Err(_))) if !self.is_running() => break,
+                Ok(Some(Err(_))) if !self.is_running(container) => break,
                 Ok(Some(Err(error))) => return Err(engine_error("follow the container")(error)),
             }
             if watcher.is_cancelled() {
@@ -276,19 +310,19 @@ impl Run<'_> {
             }
         }
         lines.end(watcher);
-        self.end()
+        self.end(container)
     }
 
     /// Whether the command goes on, as far as the engine can say.
-    fn is_running(&self) -> bool {
-        let state = self.state();
+    fn is_running(&self, container: &str) -> bool {
+        let state = self.state(container);
         state.is_none_or(|state| state.running == Some(true))
     }
 
     /// The exit code of the command, whose output has ended.
-    fn end(&self) -> Result<i64> {
+    fn end(&self, container: &str) -> Result<i64> {
         let options = None::<WaitContainerOptions>;
-        let mut waited = self.engine.client.wait_container(&self.name, options);
+        let mut waited = self.engine.client.wait_container(container, options);
         // One that closes its streams and goes on is removed by the caller.
         let next = async { tokio::time::timeout(PATIENCE, waited.next()).await };
         let code = match self.engine.runtime.block_on(next) {
@@ -301,7 +335,7 @@ impl Run<'_> {
         };
         if code != 0
             && self
-                .state()
+                .state(container)
                 .is_some_and(|state| state.oom_killed == Some(true))
         {
             let limit = self.task.limits.memory;
@@ -312,9 +346,21 @@ impl Run<'_> {
 
     /// What the engine says of the container; Podman has words for it that
     /// Docker has not, which are passed over.
-    fn state(&self) -> Option<ContainerState> {
-        let inspected = self.engine.client.inspect_container(&self.name, None);
+    fn state(&self, container: &str) -> Option<ContainerState> {
+        let inspected = self.engine.client.inspect_container(container, None);
         self.engine.runtime.block_on(inspected).ok()?.state
+    }
+
+    /// Where a volume's files are, if the engine runs on this machine and this
+    /// process may look there. Each volume's name was made up for this task, so
+    /// a folder of that name is its.
+    fn folder(&self, folder: &str) -> Option<PathBuf> {
+        let name = volume(&self.name, folder);
+        let inspected = self.engine.client.inspect_volume(&name);
+        let mountpoint = self.engine.runtime.block_on(inspected).ok()?.mountpoint;
+        let found = PathBuf::from(mountpoint);
+        let is_its = found.iter().any(|part| part == name.as_str());
+        (is_its && fs::list(&found).is_ok_and(|files| !files.is_empty())).then_some(found)
     }
 
     /// Unpacks what the command left.
@@ -324,15 +370,21 @@ impl Run<'_> {
             .build();
         let client = &self.engine.client;
         let mut pieces = client.download_from_container(&self.name, Some(options));
-        let (sender, receiver) = blocking::sync_channel(64);
+        let (sender, receiver) = blocking::sync_channel(16);
         std::thread::scope(|scope| {
             let reader = scope.spawn(|| archive::read(Reading::new(receiver), self.task.output));
             let download = async {
+                // Gathered, or the two threads would wake each other for each.
+                let mut gathered = BytesMut::with_capacity(GATHERED);
                 while let Some(piece) = pieces.next().await {
-                    if sender.send(Ok(piece?)).is_err() {
-                        break; // the reader has found fault with it
+                    gathered.extend_from_slice(&piece?);
+                    if gathered.len() >= GATHERED
+                        && sender.send(Ok(gathered.split().freeze())).is_err()
+                    {
+                        return Ok(()); // the reader has found fault with it
                     }
                 }
+                let _ = sender.send(Ok(gathered.freeze())); // likewise
                 Ok(())
             };
             let downloaded = self.engine.ask("give back what the command left", download);
@@ -385,6 +437,13 @@ fn rlimit(name: &str, value: i64) -> ResourcesUlimits {
         soft: Some(value),
         hard: Some(value),
     }
+}
+
+/// What a container is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Step {
+    Preparing,
+    Building,
 }
 
 /// What may be done to a mounted volume.

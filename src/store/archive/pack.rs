@@ -1,6 +1,6 @@
 //! Writing an archive.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::path::Path;
 
@@ -21,28 +21,8 @@ const LEVEL: i32 = 3;
 ///
 /// Fails with [`StoreError::Export`] if one of them is absent or damaged.
 pub fn export(store: &Store, names: &[String], to: &Path) -> Result<Vec<String>> {
-    export_beyond(store, names, &BTreeSet::new(), (to, Packed::Zstandard))
-}
-
-/// How the tar is packed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Packed {
-    /// In Zstandard, to be kept or sent.
-    Zstandard,
-    /// Not at all: the archive is read at once and removed.
-    Plain,
-}
-
-/// [`export`] without what the reader `has` already, and packed or not.
-pub fn export_beyond(
-    store: &Store,
-    names: &[String],
-    has: &BTreeSet<String>,
-    (to, packed): (&Path, Packed),
-) -> Result<Vec<String>> {
     let outputs = closure(store, names)?;
-    let mut outputs = outputs.map_err(|(name, kind)| refuse_export(&name, kind))?;
-    outputs.retain(|name, _| !has.contains(name));
+    let outputs = outputs.map_err(|(name, kind)| refuse_export(&name, kind))?;
     let outputs = store.settle_all(outputs)?;
     outputs.par_iter().try_for_each(|(name, _)| {
         let found = verify::inspect(store, name, Depth::Content).kinds;
@@ -52,10 +32,7 @@ pub fn export_beyond(
         }
     })?;
     let beside = fs::unique_beside(to);
-    let written = match packed {
-        Packed::Zstandard => write_packed(store, &outputs, &beside),
-        Packed::Plain => write(store, &outputs, &beside, fs::create(&beside)?).map(drop),
-    };
+    let written = write_packed(store, &outputs, &beside);
     let written = written.and_then(|()| Ok(fs::rename(&beside, to)?));
     if written.is_err() {
         let _ = fs::remove_file(&beside);

@@ -1,7 +1,7 @@
 //! What a container makes of a workspace.
 
 use super::{assert_nothing_left, with_builder};
-use crate::support::{TestEnv, edit, git, nightly};
+use crate::support::{TestEnv, edit, git, nightly, skipped};
 
 /// Units of `workspace` that are not its own.
 fn json(env: &TestEnv, project: &crate::support::Project, more: &[&str]) -> serde_json::Value {
@@ -55,6 +55,31 @@ fn what_a_container_made_is_fresh_elsewhere_and_made_once() {
     let added = more["added"].as_array().unwrap();
     let added: Vec<&str> = added.iter().map(|name| name.as_str().unwrap()).collect();
     assert!(added.iter().any(|name| name.contains("-fnv-")), "{more}");
+}
+
+/// As with an engine on another machine: what it made comes through its archive
+/// calls.
+#[test]
+fn an_engine_whose_folders_are_out_of_reach_makes_the_same() {
+    let Some(env) = with_builder() else { return };
+    let project = env.project("tiny");
+    let root = std::process::Command::new("docker")
+        .args(["info", "--format", "{{.DockerRootDir}}"])
+        .output();
+    let root = String::from_utf8(root.unwrap().stdout).unwrap();
+    let volumes = std::path::Path::new(root.trim()).join("volumes");
+    let command = ["realise", "--builder", "docker", "--format", "json"];
+    let Some(outcome) = env.quickbuild_without(&volumes, &project, &command) else {
+        assert!(skipped("mount", "this process may not mount a tmpfs"));
+        return;
+    };
+    let outcome = outcome.success();
+    let far: serde_json::Value = serde_json::from_str(&outcome.stdout).unwrap();
+    assert_eq!(far["missing"], serde_json::json!([]), "{far}");
+    assert_nothing_left(&env);
+    let _ = env.quickbuild(&project, &["store", "verify"]).success();
+    let near = json(&env.with_store(&env.root().join("near")), &project, &[]);
+    assert_eq!(near["added"], far["added"], "{near} {far}");
 }
 
 #[test]

@@ -140,6 +140,23 @@ impl TestEnv {
         self.run(self.quickbuild_command(project, arguments))
     }
 
+    /// Runs quickbuild where a folder looks empty; `None` where that cannot be
+    /// arranged.
+    pub(crate) fn quickbuild_without(
+        &self,
+        hidden: &Path,
+        project: &Project,
+        arguments: &[&str],
+    ) -> Option<Outcome> {
+        let hidden = hidden.to_str().unwrap();
+        let hide = "mount -t tmpfs tmpfs \"$0\" || exit 99; exec \"$@\"";
+        let mut words = vec!["--mount", "sh", "-c", hide, hidden];
+        words.push(env!("CARGO_BIN_EXE_quickbuild"));
+        words.extend(arguments);
+        let outcome = self.run(self.command("unshare", project, &words));
+        (outcome.code != Some(99)).then_some(outcome)
+    }
+
     /// Starts quickbuild and does not wait for it.
     pub(crate) fn spawn_quickbuild(&self, project: &Project, arguments: &[&str]) -> Child {
         let mut command = self.quickbuild_command(project, arguments);

@@ -1,0 +1,187 @@
+//! Some outputs as a folder: what a builder is given, and what it leaves.
+//!
+//! ```text
+//! <store name>/manifest.json  files/<n>
+//! ```
+
+use std::path::{Path, PathBuf};
+
+use rayon::prelude::*;
+
+use super::{ImportReport, Unpacked, Unpacking, objection_to_output, refuse};
+use crate::fs;
+use crate::output::Output;
+use crate::store::{Result, Source, Store, read_manifest};
+
+/// Looks at an output and the folder of its files before it is in the store.
+pub type Examine<'a> = &'a (dyn Fn(&Output, &Path) -> std::result::Result<(), String> + Sync);
+
+/// Gives outputs of one store, with all that they need among them, to another.
+pub fn share<'a>(
+    from: &Store,
+    names: impl IntoIterator<Item = &'a String>,
+    to: &Store,
+) -> Result<()> {
+    for name in names {
+        let absent = || refuse(format!("`{name}` is not in the store"));
+        let output = from.settle(from.output(name).ok_or_else(absent)?)?;
+        let files: Vec<PathBuf> = (0..output.files.len())
+            .map(|index| from.file(&output, index))
+            .collect();
+        let sources: Vec<Source<'_>> = files.iter().map(|file| Source::Share(file)).collect();
+        to.add(&output, &sources)?;
+        if let Some(naming) = from.naming(output.key) {
+            to.add_naming(&naming)?;
+        }
+    }
+    Ok(())
+}
+
+/// Moves outputs out of a store that is not needed any more.
+pub fn move_out(store: &Store, names: &[String], to: &Path) -> Result<()> {
+    fs::create_dir_all(to)?;
+    for name in names {
+        let absent = || refuse(format!("`{name}` is not in the store"));
+        store.settle(store.output(name).ok_or_else(absent)?)?;
+        fs::rename(&store.path(name), &to.join(name))?;
+    }
+    Ok(())
+}
+
+/// Adds the outputs in a folder, whose files become the store's. As with
+/// [`import`](super::import), nothing is taken on trust: any other file, size or
+/// SHA-256, an id that does not follow from its manifest, or a reference to
+/// nowhere refuses all of it.
+pub fn import_folder(store: &Store, folder: &Path, examine: Examine<'_>) -> Result<ImportReport> {
+    let folders = fs::list(folder)?;
+    let received = folders.par_iter().map(|folder| receive(folder, examine));
+    let outputs: Vec<Unpacked> = received.collect::<Result<_>>()?;
+    let mut unpacking = Unpacking::new(folder, folder);
+    unpacking.outputs = outputs;
+    unpacking.add(store)
+}
+
+/// Verifies one output.
+fn receive(folder: &Path, examine: Examine<'_>) -> Result<Unpacked> {
+    let name = folder.file_name().unwrap_or_default().to_string_lossy();
+    let output = read_manifest(folder)?;
+    let output = output.ok_or_else(|| refuse(format!("`{name}` has no manifest")))?;
+    if let Some(objection) = objection_to_output(&output, &name) {
+        return Err(refuse(format!("`{name}` {objection}")));
+    }
+    let mut expected: Vec<PathBuf> = (0..output.files.len())
+        .map(|index| output.files[index].store_name(index).into())
+        .collect();
+    expected.push("manifest.json".into());
+    expected.sort();
+    if fs::walk(folder)? != expected {
+        return Err(refuse(format!(
+            "`{name}` has other files than its manifest"
+        )));
+    }
+    let verify = |index| verify_file(folder, &output, index);
+    (0..output.files.len())
+        .into_par_iter()
+        .try_for_each(verify)?;
+    examine(&output, folder).map_err(|reason| refuse(format!("`{name}`: {reason}")))?;
+    Ok(Unpacked {
+        store_name: output.store_name(),
+        id: output.id,
+        references: output.references,
+    })
+}
+
+fn verify_file(folder: &Path, output: &Output, index: usize) -> Result<()> {
+    let file = &output.files[index];
+    let path = folder.join(file.store_name(index));
+    let is_same = !fs::is_symlink(&path) && Some(fs::hash_file(&path)?) == file.sha256;
+    if !is_same || fs::Stamp::of(&path).is_none_or(|stamp| stamp.size != file.size) {
+        let name = output.store_name();
+        return Err(refuse(format!(
+            "file {index} of `{name}` is not what its manifest says"
+        )));
+    }
+    Ok(fs::set_mode(&path, file.mode)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::StoreError;
+    use crate::store::verify::samples;
+
+    struct Received {
+        folder: tempfile::TempDir,
+        names: [String; 2],
+    }
+
+    impl Received {
+        fn new() -> Self {
+            let folder = tempfile::tempdir().unwrap();
+            let store = Store::open(&folder.path().join("builder")).unwrap();
+            let base = samples::add(&store, "base", &[], &[b"base"]);
+            let top = samples::add(&store, "top", &[&base], &[b"top", b"more"]);
+            let names = [base.store_name(), top.store_name()];
+            move_out(&store, &names, &folder.path().join("out")).unwrap();
+            Self { folder, names }
+        }
+
+        fn out(&self) -> PathBuf {
+            self.folder.path().join("out")
+        }
+
+        fn import(&self, examine: Examine<'_>) -> (Store, Result<ImportReport>) {
+            let store = Store::open(&self.folder.path().join("store")).unwrap();
+            let imported = import_folder(&store, &self.out(), examine);
+            (store, imported)
+        }
+
+        fn assert_refused(&self, examine: Examine<'_>) {
+            let (store, imported) = self.import(examine);
+            let is_refused = matches!(
+                imported,
+                Err(StoreError::Archive { .. } | StoreError::Manifest { .. })
+            );
+            assert!(is_refused, "{imported:?}");
+            assert_eq!(store.names().unwrap(), Vec::<String>::new());
+        }
+    }
+
+    #[test]
+    fn what_is_whole_gets_in_dependencies_first() {
+        let received = Received::new();
+        let (store, imported) = received.import(&|_, _| Ok(()));
+        assert_eq!(imported.unwrap().added, received.names);
+        for name in &received.names {
+            let output = store.output(name).unwrap();
+            assert!(store.is_usable(&output));
+        }
+    }
+
+    #[test]
+    fn nothing_gets_in_where_one_byte_is_wrong() {
+        let accept: Examine<'_> = &|_, _| Ok(());
+        let received = Received::new();
+        let file = received.out().join(&received.names[1]).join("files/1");
+        fs::write(&file, b"MORE").unwrap();
+        received.assert_refused(accept);
+        fs::write(&file, b"more").unwrap();
+
+        let beside = received.out().join(&received.names[0]).join("files/1");
+        fs::write(&beside, b"").unwrap();
+        received.assert_refused(accept);
+        fs::remove_file(&beside).unwrap();
+
+        fs::symlink(Path::new("/etc/passwd"), &beside).unwrap();
+        received.assert_refused(accept);
+        fs::remove_file(&beside).unwrap();
+
+        received.assert_refused(&|output, _| match output.name == "top" {
+            true => Err("unwanted".to_owned()),
+            false => Ok(()),
+        });
+
+        fs::remove_dir_all(&received.out().join(&received.names[0])).unwrap();
+        received.assert_refused(accept); // a reference to nowhere
+    }
+}
