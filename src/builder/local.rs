@@ -92,10 +92,10 @@ impl Builder for Scratch {
         }
         archive::place(&self.root, task.files)?;
         if !task.prepare.is_empty() {
-            let mut said = Said::default();
+            let mut said = Said::new(watcher);
             let code = self.finish(task, task.prepare, &mut said)?;
             if !code.success() {
-                return Err(BuilderError::Prepare(said.0));
+                return Err(BuilderError::Prepare(said.text));
             }
         }
         let status = self.finish(task, task.command, watcher)?;

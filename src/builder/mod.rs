@@ -146,17 +146,26 @@ pub trait Watcher {
 }
 
 /// Keeps what a first step says, in case that it fails.
-#[derive(Default)]
-struct Said(String);
+struct Said<'a> {
+    text: String,
+    watcher: &'a dyn Watcher,
+}
 
-impl Watcher for Said {
+impl<'a> Said<'a> {
+    fn new(watcher: &'a dyn Watcher) -> Self {
+        let text = String::new();
+        Self { text, watcher }
+    }
+}
+
+impl Watcher for Said<'_> {
     fn line(&mut self, _stream: Stream, line: &str) {
-        let between = if self.0.is_empty() { "" } else { "; " };
-        self.0.push_str(&format!("{between}{line}"));
+        let between = if self.text.is_empty() { "" } else { "; " };
+        self.text.push_str(&format!("{between}{line}"));
     }
 
     fn is_cancelled(&self) -> bool {
-        false
+        self.watcher.is_cancelled()
     }
 }
 

@@ -134,10 +134,10 @@ pub(super) fn run(surroundings: &Surroundings, command: StoreCommand) -> Result<
     }
 }
 
-/// All outputs, by package and version.
+/// All outputs that can be had, by package and version.
 pub(super) fn outputs(store: &Store) -> Result<Vec<Output>, Failure> {
     let mut outputs: Vec<Output> = store
-        .names()?
+        .available()?
         .iter()
         .filter_map(|name| store.output(name))
         .collect();

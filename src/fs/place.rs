@@ -2,7 +2,7 @@
 
 use std::fs as std_fs;
 use std::io;
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -97,22 +97,25 @@ fn reflink(from: &Path, to: &Path) -> Result<bool> {
     Ok(cloned)
 }
 
-/// Moves a file that may belong to somebody else, who cannot write to it
-/// afterwards: to another device by a copy.
+/// Moves a file that may belong to somebody else, out of a folder that nobody
+/// else can reach: it is this process's user's before it leaves, and has none of
+/// the bits by which a program runs as its owner. To another device by a copy.
 pub fn take(from: &Path, to: &Path) -> Result<()> {
+    let owner =
+        |file: &Path| std_fs::symlink_metadata(file).map(|found| (found.uid(), found.gid()));
+    change("take over", from, || {
+        let process = owner(Path::new("/proc/self"))?;
+        if owner(from)? != process {
+            std::os::unix::fs::lchown(from, Some(process.0), Some(process.1))?;
+        }
+        let mode = std_fs::symlink_metadata(from)?.permissions().mode() & 0o755;
+        std_fs::set_permissions(from, std_fs::Permissions::from_mode(mode))
+    })?;
     if super::rename(from, to).is_err() {
         place(from, to, Sharing::Private)?;
-        let _ = remove_file(from); // its folder may not be ours to change
-        return Ok(());
+        remove_file(from)?;
     }
-    let own = |file: &Path| std_fs::metadata(file).map(|metadata| (metadata.uid(), metadata.gid()));
-    change("take over", to, || {
-        let process = own(Path::new("/proc/self"))?;
-        match own(to)? == process {
-            true => Ok(()),
-            false => std::os::unix::fs::chown(to, Some(process.0), Some(process.1)),
-        }
-    })
+    Ok(())
 }
 
 /// Copies content and permission bits to a new file: what is there may share

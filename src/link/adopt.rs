@@ -16,6 +16,7 @@ use crate::fs::{self, Stamp, Time};
 use crate::output::Role;
 use crate::plan::Plan;
 use crate::plan::state::State;
+use crate::store::is_untouched;
 
 /// Notes the timed units that are in place unknown to the state.
 pub(super) fn adopt(linker: &Linker<'_>, plan: &Plan, jobs: &mut [Job<'_>], state: &mut State) {
@@ -141,7 +142,8 @@ impl Linker<'_> {
         let file = &job.output.files[index];
         let stored = Stamp::of(&self.store.file(job.output, index));
         match Stamp::of(here) {
-            Some(stamp) if Some(stamp) == stored => true, // the same inode
+            // The same inode; a lent one may have been written to.
+            Some(stamp) if Some(stamp) == stored => is_untouched(file, &stamp),
             Some(stamp) => {
                 stamp.size == file.size
                     && fs::hash_file(here).is_ok_and(|digest| Some(digest) == file.sha256)

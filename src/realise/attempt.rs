@@ -195,13 +195,13 @@ impl Attempt<'_> {
         let mut files = Vec::new();
         let mut index: BTreeMap<RecipeHash, String> = BTreeMap::new();
         for name in self.valid {
+            let Some(output) = store.output(name) else {
+                continue; // it is gone, and will be made
+            };
             files.push(Entry {
                 path: format!("work/store/paths/{name}"),
                 content: Content::Tree(store.path(name)),
             });
-            let Some(output) = store.output(name) else {
-                continue; // it is gone, and will be made
-            };
             let lines = index.entry(output.host_recipe).or_default();
             lines.push_str(&format!("{name}\n"));
             if let Some(naming) = store.naming(output.key) {

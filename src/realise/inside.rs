@@ -26,10 +26,12 @@ use crate::plan::{Context, Plan, Reason, Verdict};
 use crate::store::archive;
 use crate::store::{Store, StoreError};
 
-/// How often the room that is taken is looked at, unless looking takes more than
-/// this part of the time: it is taken from those who compile.
+/// How often the room that is taken is looked at: the longer that takes, the less
+/// often, since it is taken from those who compile; but at least so often.
 const TICK: Duration = Duration::from_millis(500);
-const LOOKING: u32 = 100;
+const TICK_AT_MOST: Duration = Duration::from_secs(5);
+/// How many times as long as a look the pause is.
+const PAUSE: u32 = 100;
 
 /// Why nothing can be realised.
 #[derive(Debug, thiserror::Error)]
@@ -107,7 +109,7 @@ fn watch_disk(folder: PathBuf, limit: u64, done: Arc<AtomicBool>) {
                 });
                 std::process::exit(i32::from(ABOVE));
             }
-            std::thread::sleep(TICK.max(began.elapsed() * LOOKING));
+            std::thread::sleep((began.elapsed() * PAUSE).clamp(TICK, TICK_AT_MOST));
         }
     });
 }
@@ -129,6 +131,12 @@ impl Inside<'_> {
         let mut config = Config::built_in(self.environment);
         config.store = job.root.join("work/store");
         let store = Store::open(&config.store)?;
+        // What did not get here whole is made again.
+        let is_whole = |name: &&String| {
+            let output = store.output(name);
+            output.is_some_and(|output| store.is_usable(&output))
+        };
+        let valid: BTreeSet<String> = job.valid.iter().filter(is_whole).cloned().collect();
         let build = self.plan(&store, Subcommand::Build)?;
         self.compare(&build)?;
         let missing = build.units.len() - build.ready();
@@ -163,7 +171,7 @@ impl Inside<'_> {
         report.missing.dedup();
         let out = job.root.join("work/out");
         let names: BTreeSet<String> = report.outputs.iter().map(|r| r.output.clone()).collect();
-        let made: Vec<String> = names.difference(&job.valid).cloned().collect();
+        let made: Vec<String> = names.difference(&valid).cloned().collect();
         archive::move_out(&store, &made, &out.join("paths"))?;
         say(&Event::Step {
             message: "done".to_owned(),

@@ -21,7 +21,7 @@ impl Scratch {
             }
         }
         let folder = fs::unique_beside(&scratch(store));
-        fs::create_dir_all(&folder)?;
+        fs::create_private_dir_all(&folder)?;
         Ok(Self(folder))
     }
 

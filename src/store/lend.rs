@@ -1,4 +1,4 @@
-//! Programs that the store takes without reading them.
+//! Programs that the store takes without hashing or copying them.
 //!
 //! A program is rebuilt at every edit and may have some hundred megabytes, and
 //! hardly one of them is ever wanted again. So at first the store only holds on
@@ -17,7 +17,9 @@ use std::path::Path;
 
 use rayon::prelude::*;
 
-use super::{FILE_TIME, Result, Store, is_untouched};
+use super::verify::Kind;
+use super::{FILE_TIME, Result, Store, StoreError, is_untouched};
+use crate::digest::OutputId;
 use crate::fs::{self, Placement, Sharing, Stamp, Time};
 use crate::output::Output;
 
@@ -37,21 +39,67 @@ impl Store {
         let from = self.file(output, index);
         fs::place_at(&from, to, Sharing::Private, time)?;
         match Stamp::of(&from) {
-            Some(stamp) if is_untouched(&output.files[index], &stamp) => Ok(()),
+            // A lent file's mode and owner are the target directory's business.
+            Some(stamp) if is_untouched(&output.files[index], &stamp) => {
+                fs::set_mode(to, output.files[index].mode)
+            }
             _ => fs::at("copy", &from, Err(io::Error::other("it was written to"))),
         }
     }
 
-    /// [`settle`](Self::settle) for many, by their names.
+    /// [`settle`](Self::settle) for many, by their names. `refuse` makes an error
+    /// of one that was written to.
     pub(super) fn settle_all(
         &self,
         outputs: BTreeMap<String, Output>,
+        refuse: impl Fn(&str, Kind) -> StoreError + Sync,
     ) -> Result<BTreeMap<String, Output>> {
         let settled = outputs.into_par_iter().map(|(name, output)| {
-            let output = self.settle(output)?;
-            Ok((name, output))
+            if let Some(file) = self.spoilt(&output) {
+                return Err(refuse(&name, Kind::Content { file }));
+            }
+            Ok((name, self.settle(output)?))
         });
         settled.collect()
+    }
+
+    /// A lent file of an output that somebody has written to since.
+    fn spoilt(&self, output: &Output) -> Option<String> {
+        let files = output.files.iter().enumerate();
+        let mut lent = files.filter(|(_, file)| file.sha256.is_none());
+        let spoilt = lent.find(|&(index, file)| {
+            let stamp = Stamp::of(&self.file(output, index));
+            stamp.is_none_or(|stamp| !is_untouched(file, &stamp))
+        });
+        spoilt.map(|(index, file)| file.store_name(index))
+    }
+
+    /// The store names of all outputs that can be had: what was lent and written
+    /// to since is not among them, nor is what refers to it. That happens every
+    /// day, and is no damage.
+    pub fn available(&self) -> Result<Vec<String>> {
+        let names = self.names()?.into_iter();
+        let outputs = names.map(|name| {
+            let output = self.output(&name);
+            let spoilt = output.as_ref().is_some_and(|o| self.spoilt(o).is_some());
+            (name, output, spoilt)
+        });
+        let mut outputs: Vec<(String, Option<Output>, bool)> = outputs.collect();
+        loop {
+            let (gone, rest): (Vec<_>, Vec<_>) = outputs.into_iter().partition(|(.., gone)| *gone);
+            outputs = rest;
+            let gone: Vec<OutputId> = gone
+                .into_iter()
+                .filter_map(|(_, output, _)| Some(output?.id))
+                .collect();
+            if gone.is_empty() {
+                return Ok(outputs.into_iter().map(|(name, ..)| name).collect());
+            }
+            for (_, output, is_gone) in &mut outputs {
+                let references = output.iter().flat_map(|output| &output.references);
+                *is_gone = references.into_iter().any(|id| gone.contains(id));
+            }
+        }
     }
 
     /// An output whose files are all known by their SHA-256, and the store's
@@ -105,11 +153,14 @@ mod tests {
             let store = Store::open(&folder.path().join("store")).unwrap();
             let program = folder.path().join("program");
             fs::write(&program, b"a program").unwrap();
+            // Long ago, so that the next write has another time for certain.
+            fs::set_mtime(&program, Time::from_seconds(1_000_000_000)).unwrap();
             let mut output = samples::output("program", &[], &[]);
             let file = describe_unread(Role::Executable, "program@".to_owned(), &program);
             output.files.push(file.unwrap());
             store.add(&output, &[Source::Lend(&program)]).unwrap();
             let output = store.output(&output.store_name()).unwrap();
+            samples::add(&store, "test", &[&output], &[b"test"]);
             Self {
                 folder,
                 store,
@@ -149,6 +200,7 @@ mod tests {
     fn who_writes_to_a_lent_program_takes_it_out_of_the_store() {
         let lent = Lent::new();
         let stored = lent.store.file(&lent.output, 0);
+        assert_eq!(lent.store.available().unwrap().len(), 2);
         // As a linker does that writes in place; on a file system with clones
         // the store has its own.
         fs::write(&stored, b"A PROGRAM").unwrap();
@@ -163,6 +215,11 @@ mod tests {
         assert!(lent.store.settle(lent.output.clone()).is_err());
         let place = "files/0".to_owned();
         assert_eq!(lent.problems(), [Kind::Content { file: place }]);
+        // The output itself, and what was compiled against it.
+        assert_eq!(lent.store.available().unwrap(), Vec::<String>::new());
+        let archive = lent.folder.path().join("archive");
+        let exported = archive::export(&lent.store, &[lent.output.store_name()], &archive);
+        assert!(matches!(exported, Err(StoreError::Export { .. })));
     }
 
     #[test]

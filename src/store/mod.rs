@@ -452,7 +452,7 @@ impl Store {
 }
 
 /// Whether a file of the store is as it came in, as far as size and time tell.
-fn is_untouched(file: &File, stamp: &Stamp) -> bool {
+pub(crate) fn is_untouched(file: &File, stamp: &Stamp) -> bool {
     stamp.size == file.size && is_its_time(file, stamp.mtime)
 }
 

@@ -23,7 +23,7 @@ pub fn sign(store: &Store, names: &[String], key: &SecretKey) -> Result<Vec<Stri
         source,
     };
     let outputs = closure(store, names)?.map_err(|(name, kind)| refuse(&name, kind))?;
-    let outputs = store.settle_all(outputs)?;
+    let outputs = store.settle_all(outputs, &refuse)?;
     outputs.par_iter().try_for_each(|(name, _)| {
         let found = verify::inspect(store, name, Depth::Content).kinds;
         match found.into_iter().find(|kind| !kind.is_mendable()) {

@@ -273,7 +273,7 @@ fn inspect_file(folder: &Path, place: String, file: &File, depth: Depth) -> Vec<
         });
     }
     match fs::mode(&path) {
-        Ok(found) if found == file.mode => {}
+        Ok(found) if found == file.mode || file.time.is_some() => {}
         Ok(found) => kinds.push(Kind::Mode {
             file: place.clone(),
             expected: file.mode,

@@ -137,13 +137,20 @@ impl Run<'_> {
             let made = self.engine.client.create_volume(request);
             self.engine.ask("make a volume", made)?;
         }
-        self.fill()?;
+        self.fill(watcher)?;
         self.create(&self.name, self.sealed(Step::Building))?;
         let code = self.follow(&self.name, watcher)?;
         if code == 0 {
-            match self.folder("work") {
-                Some(folder) => archive::take(&folder.join("out"), self.task.output)?,
-                None => self.bring_back()?,
+            let folder = self.folder("work");
+            match folder.map(|folder| archive::take(&folder.join("out"), self.task.output)) {
+                Some(Ok(())) => {}
+                // Files may be out of reach one by one, as a rootless engine's are.
+                None | Some(Err(BuilderError::File(_))) => {
+                    fs::remove_dir_all(self.task.output)?;
+                    fs::create_dir_all(self.task.output)?;
+                    self.bring_back()?;
+                }
+                Some(refused) => refused?,
             }
         }
         Ok(code)
@@ -179,7 +186,7 @@ impl Run<'_> {
     /// Puts the task's files into the volumes, through a container of its own:
     /// where a volume is mounted read-only the engine puts nothing, and what
     /// prepares the files writes there, too.
-    fn fill(&self) -> Result<()> {
+    fn fill(&self, watcher: &dyn Watcher) -> Result<()> {
         let loader = loader(&self.name);
         self.create(&loader, self.sealed(Step::Preparing))?;
         let parts = [("in", 0), ("work", BUILDER_ID)];
@@ -187,9 +194,9 @@ impl Run<'_> {
             self.upload(&loader, Part { folder, owner })?;
         }
         if !self.task.prepare.is_empty() {
-            let mut said = Said::default();
+            let mut said = Said::new(watcher);
             if self.follow(&loader, &mut said)? != 0 {
-                return Err(BuilderError::Prepare(said.0));
+                return Err(BuilderError::Prepare(said.text));
             }
         }
         let removed = self.engine.client.remove_container(&loader, None);

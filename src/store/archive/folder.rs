@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 
-use super::{ImportReport, Unpacked, Unpacking, objection_to_output, refuse};
+use super::{ImportReport, MAX_MANIFEST, Unpacked, Unpacking, objection_to_output, refuse};
 use crate::fs;
 use crate::output::Output;
 use crate::store::{Result, Source, Store, read_manifest};
@@ -64,6 +64,10 @@ pub fn import_folder(store: &Store, folder: &Path, examine: Examine<'_>) -> Resu
 /// Verifies one output.
 fn receive(folder: &Path, examine: Examine<'_>) -> Result<Unpacked> {
     let name = folder.file_name().unwrap_or_default().to_string_lossy();
+    let size = fs::Stamp::of(&folder.join("manifest.json")).map_or(0, |stamp| stamp.size);
+    if size > MAX_MANIFEST {
+        return Err(refuse(format!("the manifest of `{name}` has {size} bytes")));
+    }
     let output = read_manifest(folder)?;
     let output = output.ok_or_else(|| refuse(format!("`{name}` has no manifest")))?;
     if let Some(objection) = objection_to_output(&output, &name) {
@@ -94,8 +98,11 @@ fn receive(folder: &Path, examine: Examine<'_>) -> Result<Unpacked> {
 fn verify_file(folder: &Path, output: &Output, index: usize) -> Result<()> {
     let file = &output.files[index];
     let path = folder.join(file.store_name(index));
-    let is_same = !fs::is_symlink(&path) && Some(fs::hash_file(&path)?) == file.sha256;
-    if !is_same || fs::Stamp::of(&path).is_none_or(|stamp| stamp.size != file.size) {
+    let size = fs::Stamp::of(&path).map(|stamp| stamp.size);
+    let is_same = !fs::is_symlink(&path)
+        && size == Some(file.size)
+        && Some(fs::hash_file(&path)?) == file.sha256;
+    if !is_same {
         let name = output.store_name();
         return Err(refuse(format!(
             "file {index} of `{name}` is not what its manifest says"

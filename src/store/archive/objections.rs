@@ -22,6 +22,12 @@ pub(super) fn objection_to_output(output: &Output, store_name: &str) -> Option<&
     } else if output
         .files
         .iter()
+        .any(|file| file.sha256.is_none() || file.time.is_some())
+    {
+        Some("has a file that only its own store can have")
+    } else if output
+        .files
+        .iter()
         .any(|file| file.mode & !0o777 != 0 || file.mode & 0o400 == 0)
     {
         Some("has a file with an impossible mode")

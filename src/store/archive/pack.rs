@@ -23,7 +23,7 @@ const LEVEL: i32 = 3;
 pub fn export(store: &Store, names: &[String], to: &Path) -> Result<Vec<String>> {
     let outputs = closure(store, names)?;
     let outputs = outputs.map_err(|(name, kind)| refuse_export(&name, kind))?;
-    let outputs = store.settle_all(outputs)?;
+    let outputs = store.settle_all(outputs, refuse_export)?;
     outputs.par_iter().try_for_each(|(name, _)| {
         let found = verify::inspect(store, name, Depth::Content).kinds;
         match found.into_iter().find(|kind| !kind.is_mendable()) {

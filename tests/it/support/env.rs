@@ -148,6 +148,10 @@ impl TestEnv {
         project: &Project,
         arguments: &[&str],
     ) -> Option<Outcome> {
+        let can_unshare = Command::new("unshare").args(["--mount", "true"]).status();
+        if !can_unshare.is_ok_and(|status| status.success()) {
+            return None;
+        }
         let hidden = hidden.to_str().unwrap();
         let hide = "mount -t tmpfs tmpfs \"$0\" || exit 99; exec \"$@\"";
         let mut words = vec!["--mount", "sh", "-c", hide, hidden];
