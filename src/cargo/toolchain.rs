@@ -113,14 +113,9 @@ pub fn field<'a>(version: &'a str, name: &str) -> Option<&'a str> {
 }
 
 fn key(environment: &Environment, folder: &Path) -> RecipeHash {
-    let mut key = Canonical::new("quickbuild-toolchain-3");
-    for name in [
-        "RUSTC",
-        "CARGO",
-        "RUSTUP_TOOLCHAIN",
-        "RUSTUP_HOME",
-        "CARGO_HOME",
-    ] {
+    let mut key = Canonical::new("quickbuild-toolchain-4");
+    // Cargo's home has no part in it: its settings are asked for apart.
+    for name in ["RUSTC", "CARGO", "RUSTUP_TOOLCHAIN", "RUSTUP_HOME"] {
         key.option(environment.get(name));
     }
     let rustup = environment.rustup_home();
