@@ -5,6 +5,7 @@
 mod claim;
 mod content;
 mod maker;
+mod objections;
 pub mod provenance;
 
 use std::path::PathBuf;
@@ -273,6 +274,10 @@ pub struct Naming {
     pub format: u32,
     /// The unit.
     pub key: UnitKey,
+    /// Its host recipe, under which substituters publish the naming; absent in
+    /// what was written before there were any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recipe: Option<RecipeHash>,
     /// Cargo's unit id: 16 hexadecimal digits.
     pub unit_id: String,
     /// `-C extra-filename`, with its dash.

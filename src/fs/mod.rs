@@ -126,6 +126,28 @@ pub fn write_at(path: &Path, bytes: &[u8], time: Time) -> Result<()> {
     })
 }
 
+/// Writes a stream to a new file and tells its length and digest. The inner
+/// error is that of the stream, the outer one that of the file.
+pub fn write_hashed(
+    content: &mut impl io::Read,
+    path: &Path,
+) -> Result<io::Result<(u64, ContentHash)>> {
+    let mut file = create(path)?;
+    let mut hasher = ContentHasher::default();
+    let mut size = 0;
+    let mut buffer = vec![0; 256 << 10];
+    loop {
+        let count = match content.read(&mut buffer) {
+            Ok(0) => return Ok(Ok((size, hasher.finish()))),
+            Ok(count) => count,
+            Err(error) => return Ok(Err(error)),
+        };
+        hasher.update(&buffer[..count]);
+        at("write", path, file.write_all(&buffer[..count]))?;
+        size += count as u64;
+    }
+}
+
 /// Replaces a file at once: writes beside it, then renames.
 pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
     let beside = unique_beside(path);

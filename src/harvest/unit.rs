@@ -53,6 +53,7 @@ pub(super) fn compile_naming(
     Some(Naming {
         format: FORMAT,
         key: unit.key,
+        recipe: Some(unit.host_recipe),
         unit_id,
         extra_filename: record.extra_filename.clone(),
         out_dir: record.out_dir.strip_prefix(root).ok()?.to_owned(),
@@ -125,6 +126,7 @@ pub(super) fn run_naming(
     Some(Naming {
         format: FORMAT,
         key: unit.key,
+        recipe: Some(unit.host_recipe),
         extra_filename: format!("-{unit_id}"),
         unit_id,
         out_dir: PathBuf::new(),

@@ -20,11 +20,10 @@
 //!   or said of something else, is refused.
 
 mod folder;
-mod objections;
 mod pack;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{self, BufRead as _, Read, Write};
+use std::io::{self, BufRead as _, Read};
 use std::path::{Path, PathBuf};
 
 use petgraph::algo::toposort;
@@ -33,11 +32,10 @@ use petgraph::graph::{DiGraph, NodeIndex};
 use super::attached::{PROVENANCE, SIGNATURES, parse_provenance, parse_signatures};
 use super::closure::store_names;
 use super::{Added, Result, Source, Store, StoreError, is_store_name, read_manifest};
-use crate::digest::{ContentHash, ContentHasher, OutputId, UnitKey};
+use crate::digest::{OutputId, UnitKey};
 use crate::fs;
 use crate::output::{Naming, Output};
 pub use folder::{Examine, import_folder, move_out, share};
-use objections::{is_harmless_naming, objection_to_output};
 pub use pack::export;
 
 /// Bytes that a manifest may have: far more than any has, yet no danger.
@@ -78,7 +76,7 @@ pub fn import(store: &Store, from: &Path) -> Result<ImportReport> {
 /// Fails with [`StoreError::Archive`] if a name leads out of the target
 /// directory; then nothing was added.
 pub fn add_namings(store: &Store, namings: &[Naming]) -> Result<()> {
-    if let Some(naming) = namings.iter().find(|naming| !is_harmless_naming(naming)) {
+    if let Some(naming) = namings.iter().find(|naming| !naming.is_harmless()) {
         return Err(refuse(format!(
             "the naming of unit `{}` is invalid",
             naming.key
@@ -221,7 +219,7 @@ impl<'a> Unpacking<'a> {
                 path: Path::new("paths").join(store_name).join("manifest.json"),
                 source,
             })?;
-        if let Some(objection) = objection_to_output(&output, store_name) {
+        if let Some(objection) = output.objection(store_name) {
             return Err(refuse(format!("`{store_name}` {objection}")));
         }
         // By id alone, so that one id never comes under two names.
@@ -312,8 +310,9 @@ impl<'a> Unpacking<'a> {
             )));
         }
         let path = self.stage.join(store_name).join(expected.store_name(index));
-        let (copied, digest) = self.copy(content, &path)?;
-        if (copied, Some(digest)) != (size, expected.sha256) {
+        let written = fs::write_hashed(content, &path)?;
+        let (written, digest) = written.map_err(|e| self.unreadable(e))?;
+        if (written, Some(digest)) != (size, expected.sha256) {
             return Err(refuse(format!(
                 "{} has another SHA-256 than its manifest says",
                 name()
@@ -338,7 +337,7 @@ impl<'a> Unpacking<'a> {
         }
         let bytes = self.read(&key.to_string(), size, MAX_NAMING, content)?;
         let naming: Option<Naming> = serde_json::from_slice(&bytes).ok();
-        if naming.is_none_or(|naming| naming.key != key || !is_harmless_naming(&naming)) {
+        if naming.is_none_or(|naming| naming.key != key || !naming.is_harmless()) {
             return Err(refuse(format!("the naming of unit `{key}` is invalid")));
         }
         fs::create_dir_all(self.stage)?;
@@ -364,23 +363,6 @@ impl<'a> Unpacking<'a> {
             return Err(refuse(format!("what it says of `{name}` is cut off")));
         }
         Ok(bytes)
-    }
-
-    /// Writes an entry to a new file and tells its length and digest.
-    fn copy(&self, content: &mut impl Read, to: &Path) -> Result<(u64, ContentHash)> {
-        let mut file = fs::create(to)?;
-        let mut hasher = ContentHasher::default();
-        let mut size = 0;
-        let mut buffer = vec![0; 256 << 10];
-        loop {
-            let count = content.read(&mut buffer).map_err(|e| self.unreadable(e))?;
-            if count == 0 {
-                return Ok((size, hasher.finish()));
-            }
-            hasher.update(&buffer[..count]);
-            fs::at("write", to, file.write_all(&buffer[..count]))?;
-            size += count as u64;
-        }
     }
 
     fn finish_output(&mut self) -> Result<()> {

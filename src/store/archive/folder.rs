@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 
-use super::{ImportReport, MAX_MANIFEST, Unpacked, Unpacking, objection_to_output, refuse};
+use super::{ImportReport, MAX_MANIFEST, Unpacked, Unpacking, refuse};
 use crate::fs;
 use crate::output::Output;
 use crate::store::{Result, Source, Store, read_manifest};
@@ -70,7 +70,7 @@ fn receive(folder: &Path, examine: Examine<'_>) -> Result<Unpacked> {
     }
     let output = read_manifest(folder)?;
     let output = output.ok_or_else(|| refuse(format!("`{name}` has no manifest")))?;
-    if let Some(objection) = objection_to_output(&output, &name) {
+    if let Some(objection) = output.objection(&name) {
         return Err(refuse(format!("`{name}` {objection}")));
     }
     let mut expected: Vec<PathBuf> = (0..output.files.len())

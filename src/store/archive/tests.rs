@@ -12,6 +12,7 @@ fn naming(key: UnitKey) -> Naming {
     Naming {
         format: FORMAT,
         key,
+        recipe: None,
         unit_id: "0123456789abcdef".to_owned(),
         extra_filename: "-0123456789abcdef".to_owned(),
         out_dir: "debug/deps".into(),
