@@ -1,6 +1,7 @@
 //! `quickbuild.toml`: the project's, then the user's, then built-in values.
 
 mod builders;
+mod substituters;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -11,6 +12,7 @@ use crate::environment::Environment;
 use crate::fs;
 
 pub use builders::{BuilderSettings, ImagePin, NotPin, write_pin};
+pub use substituters::{PUBLIC_KEYS, SUBSTITUTERS, SubstituterSettings, Token};
 
 /// Name of the file in a project.
 pub const FILE: &str = "quickbuild.toml";
@@ -24,6 +26,8 @@ pub struct Config {
     pub max_size: u64,
     /// Builders by name.
     pub builders: BTreeMap<String, BuilderSettings>,
+    /// Where outputs are fetched from, in the files' order.
+    pub substituters: Vec<SubstituterSettings>,
     /// Files that were read, the most specific first.
     pub files: Vec<PathBuf>,
 }
@@ -45,6 +49,16 @@ pub enum ConfigError {
     /// A setting of a builder cannot be read.
     #[error("`{value}` in `{}` is not valid for `{key}` of a builder", path.display())]
     Builder {
+        /// The file.
+        path: PathBuf,
+        /// The key.
+        key: &'static str,
+        /// The value.
+        value: String,
+    },
+    /// A setting of a substituter cannot be used.
+    #[error("`{value}` in `{}` is not valid for `{key}` of a substituter", path.display())]
+    Substituter {
         /// The file.
         path: PathBuf,
         /// The key.
@@ -80,6 +94,8 @@ struct File {
     store: StoreTable,
     #[serde(default)]
     builders: BTreeMap<String, builders::Table>,
+    #[serde(default)]
+    substituters: Vec<substituters::Table>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -95,7 +111,7 @@ impl Config {
     /// Reads the configuration that counts in `folder`.
     ///
     /// `QUICKBUILD_CONFIG` names the only file to read; `QUICKBUILD_STORE`
-    /// overrides the store's folder.
+    /// overrides the store's folder, and [`SUBSTITUTERS`] all substituters.
     pub fn load(environment: &Environment, folder: &Path) -> Result<Self, ConfigError> {
         let mut config = Self::built_in(environment);
         let mut files = match environment.get("QUICKBUILD_CONFIG") {
@@ -108,13 +124,18 @@ impl Config {
         };
         files.reverse();
         for path in files {
-            config.merge(path, environment.get("QUICKBUILD_CONFIG").is_some())?;
+            let required = environment.get("QUICKBUILD_CONFIG").is_some();
+            config.merge(path, required, environment)?;
         }
         if let Some(store) = environment
             .get("QUICKBUILD_STORE")
             .filter(|s| !s.is_empty())
         {
             config.store = folder.join(store);
+        }
+        if let Some(urls) = environment.get(SUBSTITUTERS) {
+            let urls: Vec<&str> = urls.split_whitespace().collect();
+            config.substitute_from(&urls, environment, folder);
         }
         Ok(config)
     }
@@ -125,11 +146,23 @@ impl Config {
             store: default_store(environment),
             max_size: DEFAULT_MAX_SIZE,
             builders: BTreeMap::new(),
+            substituters: Vec::new(),
             files: Vec::new(),
         }
     }
 
-    fn merge(&mut self, path: PathBuf, required: bool) -> Result<(), ConfigError> {
+    /// Uses these substituters and no others: each with its settings, if it has
+    /// any, and otherwise with the keys in [`PUBLIC_KEYS`].
+    pub fn substitute_from(&mut self, urls: &[&str], environment: &Environment, folder: &Path) {
+        self.substituters = substituters::given(urls, &self.substituters, environment, folder);
+    }
+
+    fn merge(
+        &mut self,
+        path: PathBuf,
+        required: bool,
+        environment: &Environment,
+    ) -> Result<(), ConfigError> {
         let bytes = match fs::read_optional(&path).map_err(ConfigError::Read)? {
             Some(bytes) => bytes,
             None if required => {
@@ -156,6 +189,18 @@ impl Config {
             let settings = self.builders.entry(name).or_default();
             settings.merge(table, &path)?;
         }
+        let mut substituters = Vec::new();
+        for table in file.substituters {
+            substituters.push(SubstituterSettings::read(table, &path, environment)?);
+        }
+        // Of one URL, the most specific file says all.
+        let is_new = |known: &SubstituterSettings| {
+            let mut new = substituters.iter();
+            new.all(|settings| settings.url != known.url)
+        };
+        let others: Vec<_> = self.substituters.drain(..).filter(is_new).collect();
+        substituters.extend(others);
+        self.substituters = substituters;
         self.files.insert(0, path);
         Ok(())
     }

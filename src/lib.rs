@@ -8,8 +8,8 @@
 //! | 0 | [`digest`], [`fs`], [`console`], [`environment`] | stable hashes; the only user of `std::fs`; the terminal; variables |
 //! | 1 | [`cargo`], [`config`] | all that is known of Cargo; `quickbuild.toml` |
 //! | 2 | [`recipe`], [`output`], [`trust`] | what to build; what building it produced; keys and signatures |
-//! | 3 | [`store`], [`builder`] | the hash-addressed store and its collector; containers and the local sandbox |
-//! | 4 | [`plan`], [`link`], [`harvest`], [`bridge`] | what is needed; into `target/`; out of `target/`; the rustc wrapper |
+//! | 3 | [`store`], [`substituter`], [`builder`] | the hash-addressed store and its collector; where outputs come from; containers and the local sandbox |
+//! | 4 | [`plan`], [`substitute`], [`publish`], [`link`], [`harvest`], [`bridge`] | what is needed; from substituters; to substituters; into `target/`; out of `target/`; the rustc wrapper |
 //! | 5 | [`build`] | one command, from plan to summary |
 //! | 6 | [`realise`] | recipes made valid in builders |
 //! | 7 | [`cli`] | arguments, printing, exit codes |
@@ -32,7 +32,10 @@ pub mod harvest;
 pub mod link;
 pub mod output;
 pub mod plan;
+pub mod publish;
 pub mod realise;
 pub mod recipe;
 pub mod store;
+pub mod substitute;
+pub mod substituter;
 pub mod trust;

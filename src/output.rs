@@ -24,6 +24,12 @@ pub use maker::{Maker, ParseMakerError};
 /// Version of the manifest format.
 pub const FORMAT: u32 = 1;
 
+/// The one modification time of all files in a store and of all that is linked
+/// from it: 2025-01-01. Cargo calls a unit stale if a dependency is *newer* than
+/// it (`check_filesystem`), so equal times are in order, and whatever a client
+/// compiles itself is newer.
+pub const FILE_TIME: Time = Time::from_seconds(1_735_689_600);
+
 /// How the files of an output came about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

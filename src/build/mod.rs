@@ -3,8 +3,8 @@
 //! ```text
 //! nothing changed since the last time? ──yes──► Cargo
 //!   │ no
-//! plan ─► link ─► Cargo, with the wrapper if something is missing
-//!                   └─► harvest ─► link what was learned
+//! plan ─► fetch ─► link ─► Cargo, with the wrapper if something is missing
+//!                            └─► harvest ─► link what was learned
 //! ```
 //!
 //! Whatever fails on our side, Cargo runs, and its exit code is ours.
@@ -32,6 +32,7 @@ use crate::plan::state::{self, Settled, State};
 use crate::plan::{ContextError, Plan, Reason, Verdict};
 use crate::store::collect::{Limits, Run, collect};
 use crate::store::{Root, Store};
+use crate::substitute::{self, Fetched, Reach, Substituters};
 
 pub use process::{CargoFailure, exit_code};
 
@@ -77,6 +78,8 @@ pub struct Report {
     pub built: usize,
     /// Seconds that the units put in place now once took.
     pub seconds_saved: f64,
+    /// What was fetched from substituters.
+    pub fetched: Fetched,
     /// Whether there was nothing to do.
     pub settled: bool,
     /// Compiled units that stay out of the store, with reasons.
@@ -176,6 +179,7 @@ pub fn chain(error: &dyn std::error::Error) -> String {
 
 struct Prepared<'a> {
     request: &'a Request,
+    config: &'a Config,
     store: Store,
     context: Context,
 }
@@ -184,7 +188,7 @@ struct Prepared<'a> {
 /// Cargo will report by itself.
 fn prepare<'a>(
     request: &'a Request,
-    config: &Config,
+    config: &'a Config,
     observer: &mut dyn Observer,
 ) -> Result<Prepared<'a>, Option<String>> {
     let store = Store::open(&config.store)
@@ -203,8 +207,65 @@ fn prepare<'a>(
     })?;
     Ok(Prepared {
         request,
+        config,
         store,
         context,
+    })
+}
+
+/// What [`substitute()`] has done.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Substitution {
+    /// Units of the command.
+    pub units: usize,
+    /// Those that are ready now.
+    pub ready: usize,
+    /// Those that are linked now, too.
+    pub linked: usize,
+    /// What was fetched.
+    pub fetched: Fetched,
+}
+
+/// Fetches and links what a command needs; Cargo compiles nothing.
+pub fn substitute(
+    request: &Request,
+    config: &Config,
+    observer: &mut dyn Observer,
+) -> Result<Substitution, String> {
+    if let Some(reason) = request.invocation.unsupported() {
+        return Err(reason.to_owned());
+    }
+    let prepared = prepare(request, config, observer)
+        .map_err(|problem| problem.unwrap_or_else(|| "Cargo gives no plan".to_owned()))?;
+    let Prepared { store, context, .. } = &prepared;
+    let inspector = Inspector::new(&context.environment, &context.settings, &context.roots);
+    let plan = Plan::make(context, store, &inspector);
+    let (plan, fetched) = prepared.fill(plan, &inspector, observer);
+    observer.step("linking units");
+    let lock = prepared.lock(&plan, observer);
+    let _lock = lock.map_err(|error| chain(&error))?;
+    let mut state = State::load(&context.layout.build_dir);
+    let linkable = plan.linkable();
+    let linker = Linker {
+        context,
+        store,
+        inspector: &inspector,
+        time: link::time(&state),
+        unnoted: Unnoted::Adopt,
+        progress: &*observer,
+    };
+    let (_, error) = linker.link(&plan, &mut state);
+    if let Some(error) = error {
+        observer.warn(&format!("not all units could be linked: {}", chain(&error)));
+    }
+    prepared.save(&mut state, observer);
+    prepared.add_root(&state);
+    observer.clear();
+    Ok(Substitution {
+        units: plan.units.len(),
+        ready: plan.ready(),
+        linked: linkable.iter().filter(|linkable| **linkable).count(),
+        fetched,
     })
 }
 
@@ -214,13 +275,16 @@ impl Prepared<'_> {
             request,
             store,
             context,
+            ..
         } = &self;
         observer.step("looking into the store");
         let inspector = Inspector::new(&context.environment, &context.settings, &context.roots);
-        let mut plan = Plan::make(context, store, &inspector);
+        let plan = Plan::make(context, store, &inspector);
+        let (mut plan, fetched) = self.fill(plan, &inspector, observer);
         let mut report = Report {
             units: plan.units.len(),
             from_store: plan.ready(),
+            fetched,
             ..Report::default()
         };
 
@@ -284,6 +348,39 @@ impl Prepared<'_> {
         }
         self.settle(&plan, &mut state, status, idle, observer);
         Ok((status, report))
+    }
+
+    /// Fetches what is missing from substituters. Whatever goes wrong, the plan
+    /// is as good as it was.
+    fn fill(
+        &self,
+        plan: Plan,
+        inspector: &Inspector<'_>,
+        observer: &mut dyn Observer,
+    ) -> (Plan, Fetched) {
+        if self.config.substituters.is_empty() {
+            return (plan, Fetched::default());
+        }
+        observer.step("fetching from substituters");
+        let mut warnings = Vec::new();
+        let mut warn = |message: &str| warnings.push(message.to_owned());
+        let reach = match self.request.invocation.has_flag(&["--offline", "--frozen"]) {
+            true => Reach::Disk,
+            false => Reach::Network,
+        };
+        let substituters =
+            Substituters::open(self.config, &self.request.environment, reach, &mut warn);
+        let scene = substitute::Scene {
+            context: &self.context,
+            store: &self.store,
+            inspector,
+            progress: &*observer,
+        };
+        let filled = scene.fill(plan, &substituters, &mut warn);
+        for warning in warnings {
+            observer.warn(&warning);
+        }
+        filled
     }
 
     fn is_in_place(&self, plan: &Plan, state: &State, index: usize) -> bool {
@@ -439,6 +536,7 @@ impl Prepared<'_> {
             context,
             store,
             request,
+            ..
         } = self;
         if !context.layout.build_dir.is_dir() {
             return;
@@ -464,14 +562,18 @@ impl Prepared<'_> {
             }
         }
         self.save(state, observer);
-        if store.is_writable() {
+        self.add_root(state);
+    }
+
+    fn add_root(&self, state: &State) {
+        if self.store.is_writable() {
             let root = Root {
-                target: context.layout.build_dir.clone(),
+                target: self.context.layout.build_dir.clone(),
                 outputs: state.outputs(),
             };
             // Without it the collector may take what is linked here, which
             // costs a build elsewhere and nothing here.
-            let _ = store.add_root(&root);
+            let _ = self.store.add_root(&root);
         }
     }
 

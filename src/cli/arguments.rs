@@ -13,7 +13,8 @@ use clap_complete::Shell;
     version,
     about,
     after_help = "Whatever cannot be proved, Cargo compiles; a failure of quickbuild never fails a build.\n\
-        Variables: QUICKBUILD_STORE (the store's folder), QUICKBUILD_CONFIG (the only configuration file to read)."
+        Variables: QUICKBUILD_STORE (the store's folder), QUICKBUILD_CONFIG (the only configuration file to read), \
+        QUICKBUILD_SUBSTITUTERS and QUICKBUILD_PUBLIC_KEYS (where to fetch from and whom to believe)."
 )]
 pub(super) struct Arguments {
     #[command(subcommand)]
@@ -46,7 +47,10 @@ pub(super) fn words_before_cargo(words: &[OsString]) -> usize {
         ("recipe", "export") if word(3) == "--to" => 5,
         ("recipe", "export") if word(3).starts_with("--to=") => 4,
         ("recipe", "export") => 3,
-        ("build" | "check" | "clippy" | "test" | "run" | "doc" | "bench" | "plan", _) => 2,
+        (
+            "build" | "check" | "clippy" | "test" | "run" | "doc" | "bench" | "plan" | "substitute",
+            _,
+        ) => 2,
         ("explain", _) | ("bridge", "emit") => 3,
         _ => return words.len(),
     };
@@ -104,6 +108,24 @@ pub(super) enum Command {
         #[command(flatten)]
         cargo: CargoArguments,
     },
+    /// Fetch what a Cargo command needs and link it; compile nothing.
+    ///
+    /// The first argument may name the Cargo command; otherwise it is `build`.
+    /// `--substituter URL`, as often as needed, names substituters to use instead
+    /// of the configured ones.
+    #[command(
+        after_help = "Example: quickbuild substitute check --release --substituter https://cache.example.org"
+    )]
+    Substitute(CargoArguments),
+    /// Publish outputs, with all they need, into a folder that is a substituter.
+    #[command(
+        after_help = "Examples:\n  quickbuild push /srv/cache --workspace\n  quickbuild push file:///srv/cache --recipe serde_json\n\
+            What is published already stays as it is. Sign first: `quickbuild key sign`."
+    )]
+    Push(PushArguments),
+    /// Show or forget what substituters answered.
+    #[command(subcommand)]
+    Cache(CacheCommand),
     /// Build recipes, or what a workspace depends on, in a pinned builder.
     #[command(
         after_help = "Examples:\n  quickbuild realise serde_json axum\n  quickbuild realise --workspace . -- --release\n\
@@ -159,6 +181,47 @@ pub(super) enum Command {
         /// The folder.
         folder: PathBuf,
     },
+}
+
+/// Arguments of `push`.
+#[derive(Debug, Args)]
+pub(super) struct PushArguments {
+    /// A folder, or its `file://` URL.
+    #[arg(value_name = "URL|DIR")]
+    pub(super) to: String,
+    /// What this workspace uses; this is the default. Arguments for Cargo may
+    /// follow `--`.
+    #[arg(long, conflicts_with_all = ["recipes", "all"])]
+    pub(super) workspace: bool,
+    /// Outputs of a package, of a recipe hash or how it begins; may be repeated.
+    #[arg(long = "recipe", value_name = "R", conflicts_with = "all")]
+    pub(super) recipes: Vec<String>,
+    /// All outputs of the store.
+    #[arg(long)]
+    pub(super) all: bool,
+    /// Also what was compiled on this machine, which names its folders.
+    #[arg(long)]
+    pub(super) include_local: bool,
+    /// How to print the result.
+    #[arg(long, value_enum, default_value = "text")]
+    pub(super) format: Format,
+    /// Arguments for Cargo, with `--workspace`.
+    #[arg(last = true, value_name = "CARGO ARGS")]
+    pub(super) arguments: Vec<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum CacheCommand {
+    /// Say what is kept of substituters' answers, and for how long it counts.
+    #[command(after_help = "Example: quickbuild cache show")]
+    Show {
+        /// How to print it.
+        #[arg(long, value_enum, default_value = "text")]
+        format: Format,
+    },
+    /// Forget all answers.
+    #[command(after_help = "Example: quickbuild cache clear")]
+    Clear,
 }
 
 /// Arguments of `realise`.

@@ -2,7 +2,8 @@
 
 use std::process::ExitCode;
 
-use super::terminal::{Terminal, Verbosity, colour, verbosity};
+use super::substitute::{Sources, take_sources};
+use super::terminal::{Terminal, Verbosity, colour, size, verbosity};
 use super::{Exit, Failure, Surroundings, print_help_of};
 use crate::build::{self, Report, Request};
 use crate::cargo::invocation::{Invocation, Subcommand};
@@ -12,8 +13,9 @@ use crate::console;
 pub(super) fn run(
     surroundings: &Surroundings,
     subcommand: Subcommand,
-    arguments: Vec<String>,
+    mut arguments: Vec<String>,
 ) -> Result<ExitCode, Failure> {
+    let sources: Sources = take_sources(&mut arguments)?;
     let invocation = Invocation {
         subcommand,
         arguments,
@@ -25,7 +27,7 @@ pub(super) fn run(
     let verbosity = verbosity(&surroundings.environment, &invocation);
     let colour = colour(&surroundings.environment, &invocation);
     let mut terminal = Terminal::new(verbosity, colour);
-    let config = surroundings.config().unwrap_or_else(|failure| {
+    let mut config = surroundings.config().unwrap_or_else(|failure| {
         // A wrong configuration must not fail a build.
         build::Observer::warn(
             &mut terminal,
@@ -33,6 +35,7 @@ pub(super) fn run(
         );
         Config::built_in(&surroundings.environment)
     });
+    sources.apply(&mut config, surroundings);
     let request = Request {
         environment: surroundings.environment.clone(),
         folder: surroundings.folder.clone(),
@@ -62,6 +65,13 @@ fn summary(report: &Report) -> String {
         "quickbuild: {} {units}, {} from the store, {} built",
         report.units, report.from_store, report.built
     );
+    if report.fetched.outputs > 0 {
+        text.push_str(&format!(
+            "; {} outputs fetched ({})",
+            report.fetched.outputs,
+            size(report.fetched.bytes)
+        ));
+    }
     if report.seconds_saved >= 0.5 {
         text.push_str(&format!("; about {:.0} s saved", report.seconds_saved));
     }

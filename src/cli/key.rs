@@ -140,6 +140,13 @@ fn public_keys(surroundings: &Surroundings, given: &[String]) -> Result<Vec<Publ
     Ok(keys)
 }
 
+/// The public halves of the user's own keys, as far as they can be read.
+pub(super) fn own_keys(surroundings: &Surroundings) -> Vec<PublicKey> {
+    let files = fs::list(&keys_folder(&surroundings.environment)).unwrap_or_default();
+    let keys = files.iter().filter_map(|path| read_key_file(path).ok());
+    keys.map(|key| key.public()).collect()
+}
+
 /// The outputs that are meant.
 fn select(store: &Store, selection: &Selection) -> Result<Vec<Output>, Failure> {
     let all = outputs(store)?;

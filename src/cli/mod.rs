@@ -5,13 +5,16 @@
 mod arguments;
 mod bridge;
 mod builder;
+mod cache;
 mod cargo;
 mod doctor;
 mod key;
 mod plan;
+mod push;
 mod realise;
 mod recipe;
 mod store;
+mod substitute;
 mod terminal;
 
 use std::ffi::OsString;
@@ -184,6 +187,9 @@ fn run(
         Command::Bench(_) => build(Subcommand::Bench),
         Command::Plan(_) => plan::plan(surroundings, cargo_arguments),
         Command::Explain { package, .. } => plan::explain(surroundings, &package, cargo_arguments),
+        Command::Substitute(_) => substitute::run(surroundings, cargo_arguments),
+        Command::Push(arguments) => push::run(surroundings, &arguments),
+        Command::Cache(command) => cache::run(surroundings, command),
         Command::Realise(arguments) => realise::run(surroundings, arguments),
         Command::Log { recipe } => realise::log(surroundings, &recipe),
         Command::Recipe(command) => recipe::run(surroundings, command, cargo_arguments),
@@ -203,9 +209,14 @@ fn run(
 
 /// The help of one subcommand, for `--help` among Cargo's arguments.
 fn print_help_of(subcommand: Subcommand) {
+    print_help(subcommand.name());
+}
+
+/// The help of a subcommand by its name.
+fn print_help(name: &str) {
     let mut command = Arguments::command();
     command.build();
-    if let Some(found) = command.find_subcommand_mut(subcommand.name()) {
+    if let Some(found) = command.find_subcommand_mut(name) {
         let _ = found.print_long_help(); // a closed pipe is no error
     }
 }

@@ -90,15 +90,29 @@ pub(super) fn take_subcommand(arguments: &mut Vec<String>) -> Subcommand {
 
 fn make(surroundings: &Surroundings, mut arguments: Vec<String>) -> Result<(Plan, bool), Failure> {
     let json = take_format(&mut arguments)?;
+    let store = Store::open(&surroundings.config()?.store)?;
+    Ok((planned(surroundings, &store, arguments)?, json))
+}
+
+/// A command for Cargo, whose first argument may name the subcommand.
+pub(super) fn command(mut arguments: Vec<String>) -> Invocation {
     let subcommand = take_subcommand(&mut arguments);
-    let invocation = Invocation {
+    Invocation {
         subcommand,
         arguments,
-    };
+    }
+}
+
+/// The plan of such a command.
+pub(super) fn planned(
+    surroundings: &Surroundings,
+    store: &Store,
+    arguments: Vec<String>,
+) -> Result<Plan, Failure> {
+    let invocation = command(arguments);
     if let Some(reason) = invocation.unsupported() {
         return Err(Failure::new(format!("there is no plan: {reason}")));
     }
-    let store = Store::open(&surroundings.config()?.store)?;
     let context = Context::gather(
         &surroundings.environment,
         &surroundings.folder,
@@ -106,7 +120,7 @@ fn make(surroundings: &Surroundings, mut arguments: Vec<String>) -> Result<(Plan
         &store.cache(""),
     )?;
     let inspector = Inspector::new(&context.environment, &context.settings, &context.roots);
-    Ok((Plan::make(&context, &store, &inspector), json))
+    Ok(Plan::make(&context, store, &inspector))
 }
 
 fn describe(plan: &Plan, index: usize) -> UnitReport {

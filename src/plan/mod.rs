@@ -7,6 +7,7 @@
 //! | [`graph`] | unit graph → recipes; pure |
 //! | [`export`] | recipes of a command's packages, written out; pure |
 //! | [`inputs`] | compares files and variables with what an output assumes |
+//! | [`offers`] | what substituters have |
 //! | [`resolve`] | chooses an output for each unit |
 //! | [`state`] | what is in a target directory already |
 
@@ -15,6 +16,7 @@ pub mod context;
 pub mod export;
 pub mod graph;
 pub mod inputs;
+pub mod offers;
 pub mod resolve;
 pub mod state;
 
@@ -22,11 +24,13 @@ use std::collections::HashMap;
 
 pub use context::{Context, ContextError};
 pub use graph::Planned;
+pub use offers::Offers;
 pub use resolve::{Reason, Resolution, Verdict};
 
 use crate::digest::UnitKey;
 use crate::store::Store;
 use inputs::Inspector;
+use resolve::Shelf;
 
 /// A plan: every unit with its verdict.
 #[derive(Debug)]
@@ -44,9 +48,20 @@ pub struct Plan {
 impl Plan {
     /// Plans a command.
     pub fn make(context: &Context, store: &Store, inspector: &Inspector<'_>) -> Self {
+        Self::make_with(context, store, inspector, &Offers::default())
+    }
+
+    /// Plans a command as if what is offered were in the store.
+    pub fn make_with(
+        context: &Context,
+        store: &Store,
+        inspector: &Inspector<'_>,
+        offers: &Offers,
+    ) -> Self {
         let units = graph::describe(&context.graph, &context.common);
         let order = graph::dependencies_first(&context.graph);
-        let resolution = resolve::resolve(&units, &order, store, inspector, &context.toolchain);
+        let shelf = Shelf { store, offers };
+        let resolution = resolve::resolve(&units, &order, &shelf, inspector, &context.toolchain);
         let by_key = units
             .iter()
             .enumerate()

@@ -19,10 +19,11 @@ use rayon::prelude::*;
 
 use super::graph::{Planned, Refusal};
 use super::inputs::{Difference, Inspector};
+use super::offers::Offers;
 use crate::cargo::glibc::GlibcVersion;
 use crate::cargo::toolchain::Toolchain;
 use crate::cargo::unit_graph::Source;
-use crate::digest::OutputId;
+use crate::digest::{OutputId, UnitKey};
 use crate::output::{Inputs, Maker, Naming, Output, Produced, Role};
 use crate::store::Store;
 
@@ -168,17 +169,51 @@ pub fn package_folder(planned: &Planned) -> Option<&Path> {
         .find(|folder| folder.join("Cargo.toml").is_file())
 }
 
+/// Where outputs are looked for.
+pub struct Shelf<'a> {
+    /// What is here.
+    pub store: &'a Store,
+    /// What could be here.
+    pub offers: &'a Offers,
+}
+
+impl Shelf<'_> {
+    /// All outputs of a recipe, the newest first: the likeliest for a member
+    /// that changes; what is only offered comes last. Each with whether it is
+    /// here.
+    fn outputs(&self, unit: &Planned) -> Vec<(Arc<Output>, bool)> {
+        let names = self.store.candidates(unit.host_recipe);
+        let here = names.iter().rev();
+        let here = here.filter_map(|name| self.store.output(name));
+        let mut outputs: Vec<(Arc<Output>, bool)> =
+            here.map(|output| (Arc::new(output), true)).collect();
+        let offered = self.offers.candidates(unit.host_recipe).iter();
+        let is_new = |offered: &&Arc<Output>| {
+            let mut known = outputs.iter();
+            !known.any(|(output, _)| output.id == offered.id && self.store.is_usable(output))
+        };
+        let new: Vec<_> = offered.filter(is_new).cloned().collect();
+        outputs.extend(new.into_iter().map(|output| (output, false)));
+        outputs
+    }
+
+    fn naming(&self, key: UnitKey) -> Option<Naming> {
+        let here = self.store.naming(key);
+        here.or_else(|| self.offers.naming(key).cloned())
+    }
+}
+
 /// Chooses.
 pub fn resolve(
     units: &[Planned],
     order: &[usize],
-    store: &Store,
+    shelf: &Shelf<'_>,
     inspector: &Inspector<'_>,
     toolchain: &Toolchain,
 ) -> Resolution {
     let known: Vec<Known> = units
         .par_iter()
-        .map(|unit| ask(unit, store, inspector, toolchain))
+        .map(|unit| ask(unit, shelf, inspector, toolchain))
         .collect();
     Resolution {
         verdicts: choose_best(units, order, &known),
@@ -223,7 +258,12 @@ fn makers(known: &[Known]) -> Vec<Preference> {
     makers.into_iter().map(Preference::Made).collect()
 }
 
-fn ask(unit: &Planned, store: &Store, inspector: &Inspector<'_>, toolchain: &Toolchain) -> Known {
+fn ask(
+    unit: &Planned,
+    shelf: &Shelf<'_>,
+    inspector: &Inspector<'_>,
+    toolchain: &Toolchain,
+) -> Known {
     if unit.refused.is_some() {
         return Known {
             outputs: Vec::new(),
@@ -237,25 +277,25 @@ fn ask(unit: &Planned, store: &Store, inspector: &Inspector<'_>, toolchain: &Too
     let knows_sources = |output: &Output| {
         !is_vendored || output.produced == Produced::Run || !output.inputs.files.is_empty()
     };
-    let outputs = store
-        .candidates(unit.host_recipe)
+    let outputs = shelf
+        .outputs(unit)
         .into_iter()
-        .rev() // the newest first: the likeliest for a member that changes
-        .filter_map(|name| store.output(&name))
-        .filter(|output| serves(output, unit) && knows_sources(output))
-        .map(|output| {
+        .filter(|(output, _)| serves(output, unit) && knows_sources(output))
+        .map(|(output, is_here)| {
             let inputs = inputs_of(&output, unit);
             let difference = inspector.difference(&inputs, package);
             let reason = difference
                 .map(Reason::Inputs)
                 .or_else(|| lacks_glibc(&output, unit, toolchain))
-                .or_else(|| (!store.is_usable(&output)).then_some(Reason::Damaged));
-            (Arc::new(output), reason)
+                .or_else(|| {
+                    (is_here && !shelf.store.is_usable(&output)).then_some(Reason::Damaged)
+                });
+            (output, reason)
         })
         .collect();
     Known {
         outputs,
-        naming: store.naming(unit.key),
+        naming: shelf.naming(unit.key),
     }
 }
 

@@ -44,7 +44,7 @@ impl Store {
     }
 
     /// Adds the signatures of keys that have not signed the output yet.
-    pub(super) fn merge_signatures(&self, store_name: &str, new: Signatures) -> Result<()> {
+    pub fn merge_signatures(&self, store_name: &str, new: Signatures) -> Result<()> {
         self.change_signatures(store_name, |known| match known {
             Some(mut known) => {
                 known.merge(new);

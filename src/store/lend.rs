@@ -106,7 +106,7 @@ impl Store {
     /// own. What was lent is copied and read.
     ///
     /// Fails if a lent file was written to, or if the store is read-only.
-    pub(super) fn settle(&self, mut output: Output) -> Result<Output> {
+    pub fn settle(&self, mut output: Output) -> Result<Output> {
         if output.files.iter().all(|file| file.sha256.is_some()) {
             return Ok(output);
         }

@@ -32,6 +32,7 @@ mod lend;
 pub mod signing;
 pub mod verify;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -40,14 +41,10 @@ use crate::digest::{Canonical, ContentHash, OutputId, RecipeHash, UnitKey};
 use crate::fs::{self, FsError, Lock, Placement, Sharing, Stamp, Time};
 use crate::output::{self, File, Naming, Output};
 
+pub use crate::output::FILE_TIME;
+
 /// Version of the store's layout.
 pub const FORMAT: u32 = 1;
-
-/// The one modification time of all files in the store and of all that is
-/// linked from it: 2025-01-01. Cargo calls a unit stale if a dependency is
-/// *newer* than it (`check_filesystem`), so equal times are in order, and
-/// whatever a client compiles itself is newer.
-pub const FILE_TIME: Time = Time::from_seconds(1_735_689_600);
 
 /// The store cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -438,6 +435,24 @@ impl Store {
         id.text(&target.to_string_lossy());
         let name = format!("{}.json", OutputId::finish(id));
         self.root.join("roots").join(name)
+    }
+
+    /// The store name of each output's id.
+    pub fn names_by_id(&self) -> Result<BTreeMap<OutputId, String>> {
+        closure::store_names(self)
+    }
+
+    /// How Cargo names all units that were ever named here.
+    pub fn namings(&self) -> Result<Vec<Naming>> {
+        let files = fs::list(&self.root.join("units"))?;
+        let key = |path: &PathBuf| path.file_stem()?.to_str()?.parse().ok();
+        let keys = files.iter().filter_map(key);
+        Ok(keys.filter_map(|key| self.naming(key)).collect())
+    }
+
+    /// A name for a folder in which something is prepared; it does not exist.
+    pub fn stage_path(&self, name: &str) -> PathBuf {
+        fs::unique_beside(&self.root.join("tmp").join(name))
     }
 
     /// The store names of all outputs.

@@ -285,11 +285,11 @@ fn word(role: Role) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::output::samples::full;
 
-    fn build() -> Build {
+    pub(crate) fn build() -> Build {
         Build {
             builder_id: "https://example.org/builder".to_owned(),
             invocation_id: "run-1".to_owned(),

@@ -10,6 +10,7 @@ use super::super::attached::{PROVENANCE, SIGNATURES};
 use super::super::closure::closure;
 use super::super::verify::{self, Depth, Kind};
 use super::super::{FILE_TIME, Result, Store, StoreError};
+use crate::digest::OutputId;
 use crate::fs;
 use crate::output::Output;
 
@@ -21,6 +22,18 @@ const LEVEL: i32 = 3;
 ///
 /// Fails with [`StoreError::Export`] if one of them is absent or damaged.
 pub fn export(store: &Store, names: &[String], to: &Path) -> Result<Vec<String>> {
+    let outputs = verified_closure(store, names)?;
+    let beside = fs::unique_beside(to);
+    let written = write_packed(store, &outputs, &beside);
+    let written = written.and_then(|()| Ok(fs::rename(&beside, to)?));
+    if written.is_err() {
+        let _ = fs::remove_file(&beside);
+    }
+    written.map(|()| outputs.into_keys().collect())
+}
+
+/// Outputs with all they refer to, every byte compared with the manifests.
+fn verified_closure(store: &Store, names: &[String]) -> Result<BTreeMap<String, Output>> {
     let outputs = closure(store, names)?;
     let outputs = outputs.map_err(|(name, kind)| refuse_export(&name, kind))?;
     let outputs = store.settle_all(outputs, refuse_export)?;
@@ -31,13 +44,34 @@ pub fn export(store: &Store, names: &[String], to: &Path) -> Result<Vec<String>>
             None => Ok(()),
         }
     })?;
-    let beside = fs::unique_beside(to);
-    let written = write_packed(store, &outputs, &beside);
-    let written = written.and_then(|()| Ok(fs::rename(&beside, to)?));
-    if written.is_err() {
-        let _ = fs::remove_file(&beside);
+    Ok(outputs)
+}
+
+impl Store {
+    /// Outputs with all they refer to, dependencies first, every byte compared
+    /// with the manifests.
+    ///
+    /// Fails with [`StoreError::Export`] if one of them is absent or damaged.
+    pub fn whole_closure(&self, names: &[String]) -> Result<Vec<Output>> {
+        let outputs = verified_closure(self, names)?;
+        let mut open: BTreeMap<OutputId, Output> = outputs
+            .into_values()
+            .map(|output| (output.id, output))
+            .collect();
+        let mut sorted = Vec::new();
+        while let Some((&first, _)) = open.first_key_value() {
+            // Down to one that refers to nothing that is still open.
+            let mut id = first;
+            while let Some(&below) = open
+                .get(&id)
+                .and_then(|output| output.references.iter().find(|id| open.contains_key(id)))
+            {
+                id = below;
+            }
+            sorted.extend(open.remove(&id));
+        }
+        Ok(sorted)
     }
-    written.map(|()| outputs.into_keys().collect())
 }
 
 fn refuse_export(store_name: &str, source: Kind) -> StoreError {

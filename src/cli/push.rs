@@ -1,0 +1,159 @@
+//! `quickbuild push`
+
+use std::collections::BTreeSet;
+use std::process::ExitCode;
+
+use serde::Serialize;
+
+use super::arguments::{Format, PushArguments};
+use super::key::own_keys;
+use super::plan::planned;
+use super::store::outputs;
+use super::terminal::{Terminal, Verbosity, print_json, print_line, size};
+use super::{Exit, Failure, Surroundings};
+use crate::build::Observer as _;
+use crate::output::Output;
+use crate::plan::Verdict;
+use crate::publish::{Local, Publication, Published};
+use crate::store::Store;
+use crate::substituter::Location;
+
+pub(super) fn run(
+    surroundings: &Surroundings,
+    arguments: &PushArguments,
+) -> Result<ExitCode, Failure> {
+    let Location::Folder(to) = Location::parse(&arguments.to, &surroundings.folder)? else {
+        return Err(
+            Failure::new(format!("`{}` is not a folder", arguments.to)).hint(
+                "push into a folder and let a web server serve it, or copy it to where one does",
+            ),
+        );
+    };
+    let store = Store::open(&surroundings.config()?.store)?;
+    let names = selected(surroundings, &store, arguments)?;
+    let keys = own_keys(surroundings);
+    let mut terminal = Terminal::new(Verbosity::Normal, false);
+    terminal.step("publishing outputs");
+    let publication = Publication {
+        store: &store,
+        to: &to,
+        local: if arguments.include_local {
+            Local::Publish
+        } else {
+            Local::Leave
+        },
+        keys: &keys,
+        progress: &terminal,
+    };
+    let published = publication.run(&names);
+    terminal.clear();
+    report(&published?, arguments)
+}
+
+/// Store names of what is to be published.
+fn selected(
+    surroundings: &Surroundings,
+    store: &Store,
+    arguments: &PushArguments,
+) -> Result<Vec<String>, Failure> {
+    if arguments.all {
+        return Ok(store.names()?);
+    }
+    if arguments.recipes.is_empty() {
+        let plan = planned(surroundings, store, arguments.arguments.clone())?;
+        let verdicts = plan.resolution.verdicts.iter();
+        let names: BTreeSet<String> = verdicts
+            .filter_map(|verdict| match verdict {
+                Verdict::Ready(output) => Some(output.store_name()),
+                Verdict::Missing(_) => None,
+            })
+            .collect();
+        if names.is_empty() {
+            return Err(
+                Failure::new("nothing that this workspace uses is in the store")
+                    .hint("`quickbuild build` or `quickbuild realise` makes it first"),
+            );
+        }
+        return Ok(names.into_iter().collect());
+    }
+    let all = outputs(store)?;
+    let mut names = Vec::new();
+    for wanted in &arguments.recipes {
+        let is_meant = |output: &&Output| {
+            output.name == *wanted
+                || output.recipe.to_string().starts_with(wanted.as_str())
+                || output.host_recipe.to_string().starts_with(wanted.as_str())
+        };
+        let found: Vec<String> = all
+            .iter()
+            .filter(is_meant)
+            .map(Output::store_name)
+            .collect();
+        if found.is_empty() {
+            return Err(
+                Failure::new(format!("the store has no output of `{wanted}`"))
+                    .hint("`quickbuild store list` lists them"),
+            );
+        }
+        names.extend(found);
+    }
+    Ok(names)
+}
+
+#[derive(Serialize)]
+struct Report<'a> {
+    added: &'a [String],
+    existing: usize,
+    conflicts: &'a [String],
+    withheld: usize,
+    local: usize,
+    bytes: u64,
+}
+
+fn report(published: &Published, arguments: &PushArguments) -> Result<ExitCode, Failure> {
+    let Published {
+        added,
+        existing,
+        conflicts,
+        withheld,
+        local,
+        bytes,
+    } = published;
+    if arguments.format == Format::Json {
+        print_json(&Report {
+            added,
+            existing: *existing,
+            conflicts,
+            withheld: *withheld,
+            local: *local,
+            bytes: *bytes,
+        });
+    } else {
+        print_line(&format!(
+            "quickbuild: {} outputs published ({}), {existing} were there",
+            added.len(),
+            size(*bytes)
+        ));
+    }
+    if *local > 0 {
+        Failure::new(format!(
+            "{local} outputs were compiled on this machine, or against such, and stay here"
+        ))
+        .hint("`quickbuild realise` makes them in a builder; `--include-local` publishes them as they are")
+        .warn();
+    }
+    if conflicts.is_empty() {
+        return Ok(Exit::Success.into());
+    }
+    for name in conflicts {
+        Failure::new(format!(
+            "CONFLICT: `{name}` is published with another content, which stays"
+        ))
+        .warn();
+    }
+    Failure::new(format!(
+        "{withheld} outputs refer to such and are not published"
+    ))
+    .warn();
+    Ok(Exit::Found.into())
+}

@@ -1,0 +1,231 @@
+//! Archives into the store: several come and are unpacked at the same time, and
+//! each output is added as soon as all it refers to is there.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::io::Read;
+use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard};
+
+use super::{Fetched, SubstituteError, is_outage};
+use crate::console::Progress;
+use crate::digest::OutputId;
+use crate::fs;
+use crate::store::{Source, Store};
+use crate::substituter::{Entry, Substituter, SubstituterError};
+
+/// Archives that are asked for at the same time.
+const AHEAD: usize = 32;
+
+/// Where archives come from and where they go.
+pub(super) struct Fetch<'a> {
+    pub(super) substituter: &'a Substituter,
+    pub(super) store: &'a Store,
+    pub(super) progress: &'a dyn Progress,
+}
+
+/// What a thread works on next: an entry, and its archive on the way.
+type Begun = (usize, Result<Box<dyn Read + Send>, SubstituterError>);
+
+/// How far an entry is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Stage {
+    Waiting,
+    /// It is unpacked into this folder.
+    Unpacked(PathBuf),
+    Added,
+    Failed,
+}
+
+/// What the threads share.
+struct Shared {
+    next: usize,
+    begun: VecDeque<Begun>,
+    stages: Vec<Stage>,
+    /// The substituter does not answer any more.
+    dead: bool,
+    problems: Vec<SubstituteError>,
+    fetched: Fetched,
+}
+
+fn lock(shared: &Mutex<Shared>) -> MutexGuard<'_, Shared> {
+    // A thread that panicked leaves stages as they were: some entries wait for
+    // ever, and are not added.
+    shared
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+impl Fetch<'_> {
+    /// Fetches entries, which come dependencies first. What fails, and what
+    /// refers to it, is left out.
+    pub(super) fn run(&self, entries: &[&Entry]) -> (Fetched, Vec<SubstituteError>) {
+        self.progress.begin(entries.len());
+        let numbers: BTreeMap<OutputId, usize> = entries
+            .iter()
+            .enumerate()
+            .map(|(number, entry)| (entry.output.id, number))
+            .collect();
+        let shared = Mutex::new(Shared {
+            next: 0,
+            begun: VecDeque::new(),
+            stages: vec![Stage::Waiting; entries.len()],
+            dead: false,
+            problems: Vec::new(),
+            fetched: Fetched::default(),
+        });
+        let threads = std::thread::available_parallelism().map_or(2, usize::from);
+        let threads = (threads * 2).min(entries.len());
+        std::thread::scope(|scope| {
+            for _ in 0..threads {
+                scope.spawn(|| {
+                    while let Some((number, content)) = self.next(entries, &shared) {
+                        let unpacked = self.unpack(entries[number], content);
+                        self.note(entries, &numbers, &shared, (number, unpacked));
+                        self.progress.advance();
+                    }
+                });
+            }
+        });
+        let shared = shared
+            .into_inner()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        for stage in &shared.stages {
+            if let Stage::Unpacked(folder) = stage {
+                let _ = fs::remove_dir_all(folder); // the collector does it otherwise
+            }
+        }
+        (shared.fetched, shared.problems)
+    }
+
+    /// The next archive, with others behind it on their way.
+    fn next(&self, entries: &[&Entry], shared: &Mutex<Shared>) -> Option<Begun> {
+        let mut shared = lock(shared);
+        if shared.dead {
+            return None;
+        }
+        while shared.begun.len() < AHEAD && shared.next < entries.len() {
+            let number = shared.next;
+            shared.next += 1;
+            let content = self.substituter.download(entries[number].archive);
+            shared.begun.push_back((number, content));
+        }
+        shared.begun.pop_front()
+    }
+
+    fn unpack(
+        &self,
+        entry: &Entry,
+        content: Result<Box<dyn Read + Send>, SubstituterError>,
+    ) -> Result<PathBuf, SubstituteError> {
+        let folder = self.store.stage_path(&entry.output.store_name());
+        let unpacked = content.and_then(|content| {
+            let (output, archive) = (&entry.output, entry.archive);
+            self.substituter.unpack(output, archive, content, &folder)
+        });
+        if unpacked.is_err() {
+            let _ = fs::remove_dir_all(&folder);
+        }
+        Ok(unpacked.map(|()| folder)?)
+    }
+
+    /// Notes what came of an entry, and adds all that can be added now.
+    fn note(
+        &self,
+        entries: &[&Entry],
+        numbers: &BTreeMap<OutputId, usize>,
+        shared: &Mutex<Shared>,
+        (number, unpacked): (usize, Result<PathBuf, SubstituteError>),
+    ) {
+        let mut shared = lock(shared);
+        match unpacked {
+            Ok(folder) => shared.stages[number] = Stage::Unpacked(folder),
+            Err(error) => {
+                shared.stages[number] = Stage::Failed;
+                shared.dead |= is_dead(&error);
+                shared.problems.push(error);
+            }
+        }
+        for (number, entry) in entries.iter().enumerate() {
+            let Stage::Unpacked(folder) = &shared.stages[number] else {
+                continue;
+            };
+            let folder = folder.clone();
+            let references: BTreeSet<usize> = entry
+                .output
+                .references
+                .iter()
+                .filter_map(|id| numbers.get(id).copied())
+                .collect();
+            let is = |stage: &Stage| references.iter().any(|&r| shared.stages[r] == *stage);
+            let all_added = references
+                .iter()
+                .all(|&reference| shared.stages[reference] == Stage::Added);
+            if is(&Stage::Failed) {
+                let _ = fs::remove_dir_all(&folder);
+                shared.stages[number] = Stage::Failed;
+            } else if all_added {
+                let added = self.add(entry, &folder);
+                let _ = fs::remove_dir_all(&folder);
+                match added {
+                    Ok(()) => {
+                        shared.stages[number] = Stage::Added;
+                        shared.fetched.outputs += 1;
+                        shared.fetched.bytes += entry.archive.size;
+                    }
+                    Err(error) => {
+                        shared.stages[number] = Stage::Failed;
+                        // A full disk does not get emptier.
+                        shared.dead = true;
+                        shared.problems.push(error);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Makes an output visible, with what is said of it.
+    fn add(&self, entry: &Entry, folder: &std::path::Path) -> Result<(), SubstituteError> {
+        let output = &entry.output;
+        let files = output.files.iter().enumerate();
+        let files: Vec<PathBuf> = files
+            .map(|(index, file)| folder.join(file.store_name(index)))
+            .collect();
+        let sources: Vec<Source<'_>> = files.iter().map(|file| Source::Share(file)).collect();
+        self.store.add(output, &sources)?;
+        let name = output.store_name();
+        // Another process may have been first, with other bytes.
+        let here = self.store.output(&name);
+        if here.is_none_or(|here| here.content_hash() != output.content_hash()) {
+            return Ok(());
+        }
+        if let Some(signatures) = &entry.signatures {
+            self.store.merge_signatures(&name, signatures.clone())?;
+        }
+        if let Some(provenance) = &entry.provenance
+            && self.store.provenance(output)?.is_none()
+        {
+            self.store.add_provenance(&name, provenance)?;
+        }
+        Ok(())
+    }
+}
+
+/// Whether an error says that the substituter as a whole is of no use now.
+pub(super) fn is_dead(error: &SubstituteError) -> bool {
+    let SubstituteError::Substituter(error) = error else {
+        return false;
+    };
+    match error {
+        SubstituterError::Read { source, .. } => source
+            .get_ref()
+            .and_then(|inner| inner.downcast_ref::<SubstituterError>())
+            .is_some_and(|inner| is_outage(inner) && !is_missing(inner)),
+        SubstituterError::File(error) => error.is_full(),
+        other => is_outage(other),
+    }
+}
+
+/// A file that is not there is no outage.
+fn is_missing(error: &SubstituterError) -> bool {
+    matches!(error, SubstituterError::Status { status: 404, .. })
+}

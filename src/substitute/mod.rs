@@ -1,0 +1,366 @@
+//! What the store lacks for a plan, fetched from substituters.
+//!
+//! ```text
+//! missing units ─► documents ─► judged ─► plan with offers ─► archives ─► store
+//!                  (cached)     signatures, conflicts         in parallel, dependencies first
+//! ```
+//!
+//! | module | job |
+//! |---|---|
+//! | `lookup` | which documents are asked for |
+//! | [`cache`] | answers for a while |
+//! | `judge` | which entries may be used here |
+//! | `fetch` | archives into the store |
+//!
+//! Invariants:
+//! * Nothing is in the store that was not verified, and nothing without all it
+//!   refers to: whoever is killed leaves whole closures.
+//! * A failure is a warning; what cannot be fetched is as it was before.
+
+pub mod cache;
+mod fetch;
+mod judge;
+mod lookup;
+
+use std::collections::BTreeSet;
+
+use crate::config::Config;
+use crate::console::Progress;
+use crate::environment::Environment;
+use crate::fs;
+use crate::output::{Maker, Output};
+use crate::plan::inputs::Inspector;
+use crate::plan::{Context, Offers, Plan, Verdict};
+use crate::store::{Store, StoreError};
+use crate::substituter::{CacheInfo, Document, Substituter, SubstituterError};
+use cache::LookupCache;
+use fetch::Fetch;
+use judge::{Judged, judge};
+
+/// What keeps a substituter from being used.
+#[derive(Debug, thiserror::Error)]
+pub enum SubstituteError {
+    /// The substituter.
+    #[error(transparent)]
+    Substituter(#[from] SubstituterError),
+    /// The store.
+    #[error("the store cannot be used")]
+    Store(#[from] StoreError),
+    /// The lookup cache.
+    #[error("the lookup cache cannot be used")]
+    File(#[from] fs::FsError),
+    /// It failed a moment ago.
+    #[error("`{place}` failed less than a minute ago and is left out: {reason}")]
+    Down {
+        /// The substituter.
+        place: String,
+        /// What happened.
+        reason: String,
+    },
+    /// It signs with other keys than those that are trusted.
+    #[error("`{place}` signs with {keys}, and none of that is trusted")]
+    OtherKeys {
+        /// The substituter.
+        place: String,
+        /// Its keys.
+        keys: String,
+    },
+}
+
+type Result<T> = std::result::Result<T, SubstituteError>;
+
+/// How far fetching may go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reach {
+    /// Everywhere.
+    Network,
+    /// Folders only.
+    Disk,
+}
+
+/// The substituters in the order in which they are asked.
+#[derive(Debug, Default)]
+pub struct Substituters(Vec<Substituter>);
+
+impl Substituters {
+    /// The configured ones, with a message for each that cannot be used.
+    pub fn open(
+        config: &Config,
+        environment: &Environment,
+        reach: Reach,
+        warn: &mut dyn FnMut(&str),
+    ) -> Self {
+        let mut list = Vec::new();
+        for settings in &config.substituters {
+            match Substituter::open(settings, environment) {
+                Ok(substituter) if reach == Reach::Network || substituter.is_near() => {
+                    list.push(substituter);
+                }
+                Ok(_far) => {}
+                Err(error) => warn(&chain(&error)),
+            }
+        }
+        Self(list)
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+/// What is fetched for, and where it goes.
+pub struct Scene<'a> {
+    /// The command.
+    pub context: &'a Context,
+    /// Where outputs go.
+    pub store: &'a Store,
+    /// Compares inputs.
+    pub inspector: &'a Inspector<'a>,
+    /// Shows how far it is.
+    pub progress: &'a dyn Progress,
+}
+
+/// What came of it.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Fetched {
+    /// Outputs that are in the store now.
+    pub outputs: usize,
+    /// Bytes of their archives.
+    pub bytes: u64,
+}
+
+impl Fetched {
+    fn add(&mut self, other: Self) {
+        self.outputs += other.outputs;
+        self.bytes += other.bytes;
+    }
+}
+
+/// The chain of an error's causes in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(&format!(": {cause}"));
+        source = cause.source();
+    }
+    text
+}
+
+impl Scene<'_> {
+    /// Fetches what makes more of a plan ready, from one substituter after the
+    /// other, until nothing is missing. Gives the plan with what came of it.
+    pub fn fill(
+        &self,
+        mut plan: Plan,
+        substituters: &Substituters,
+        warn: &mut dyn FnMut(&str),
+    ) -> (Plan, Fetched) {
+        let mut fetched = Fetched::default();
+        if !self.store.is_writable() {
+            return (plan, fetched);
+        }
+        for (substituter, cache) in self.in_order(substituters) {
+            let missing = lookup::missing(&plan, substituter.settings().members);
+            if missing.is_empty() {
+                break;
+            }
+            let offered = self.offered(substituter, &cache, (&plan, &missing), warn);
+            let judged = match offered {
+                Ok(Some(judged)) => judged,
+                Ok(None) => continue,
+                Err(error) => {
+                    self.give_up(&cache, &error, warn);
+                    continue;
+                }
+            };
+            let better = self.choose(&plan, &judged);
+            let came = self.fetch(substituter, &cache, (&judged, better), warn);
+            if came.outputs > 0 {
+                plan = Plan::make(self.context, self.store, self.inspector);
+            }
+            fetched.add(came);
+        }
+        (plan, fetched)
+    }
+
+    /// Fetches all outputs of one maker for a plan's units.
+    pub fn fill_of(
+        &self,
+        plan: &Plan,
+        maker: Maker,
+        substituters: &Substituters,
+        warn: &mut dyn FnMut(&str),
+    ) -> Fetched {
+        let mut fetched = Fetched::default();
+        for (substituter, cache) in self.in_order(substituters) {
+            let all = lookup::units(plan, substituter.settings().members);
+            match self.offered(substituter, &cache, (plan, &all), warn) {
+                Ok(Some(judged)) => {
+                    let entries = judged.accepted.values();
+                    let own = entries.filter(|entry| entry.output.builder == maker);
+                    let wanted = own.map(|entry| entry.output.id).collect();
+                    fetched.add(self.fetch(substituter, &cache, (&judged, wanted), warn));
+                }
+                Ok(None) => {}
+                Err(error) => self.give_up(&cache, &error, warn),
+            }
+        }
+        fetched
+    }
+
+    /// The substituters by priority, each with what is known of it.
+    fn in_order<'s>(&self, substituters: &'s Substituters) -> Vec<(&'s Substituter, LookupCache)> {
+        let all = substituters.0.iter();
+        let mut all: Vec<_> = all
+            .map(|substituter| {
+                let cache = LookupCache::new(self.store, &substituter.place());
+                (substituter, cache)
+            })
+            .collect();
+        all.sort_by_key(|(substituter, cache)| {
+            let said = || {
+                let info = substituter.info(&cache.info()?).ok()?;
+                Some(info.priority)
+            };
+            let set = substituter.settings().priority;
+            set.or_else(said).unwrap_or(CacheInfo::default().priority)
+        });
+        all
+    }
+
+    /// Notes that a substituter is of no use for a while, and says so.
+    fn give_up(&self, cache: &LookupCache, error: &SubstituteError, warn: &mut dyn FnMut(&str)) {
+        if matches!(error, SubstituteError::Substituter(error) if is_outage(error)) {
+            cache.note_outage(&chain(error));
+        }
+        warn(&chain(error));
+    }
+
+    /// What a substituter has for units of a plan, as far as it may be used.
+    fn offered(
+        &self,
+        substituter: &Substituter,
+        cache: &LookupCache,
+        (plan, missing): (&Plan, &[usize]),
+        warn: &mut dyn FnMut(&str),
+    ) -> Result<Option<Judged>> {
+        let place = substituter.place();
+        if let Some(reason) = cache.outage() {
+            return Err(SubstituteError::Down { place, reason });
+        }
+        let info = self.info(substituter, cache)?;
+        let policy = substituter.policy();
+        if !policy.is_unsigned() && !info.keys.is_empty() && !policy.trusts_one_of(&info.keys) {
+            let keys = info.keys.join(" ");
+            return Err(SubstituteError::OtherKeys { place, keys });
+        }
+        let question = lookup::Lookup {
+            substituter,
+            cache,
+            plan,
+            missing,
+        };
+        let document: Document = question.ask(&info, warn)?;
+        if document.outputs.is_empty() {
+            return Ok(None);
+        }
+        let judged = judge(self.store, substituter, document)?;
+        for message in judged.messages(&place) {
+            warn(&message);
+        }
+        Ok(Some(judged))
+    }
+
+    fn info(&self, substituter: &Substituter, cache: &LookupCache) -> Result<CacheInfo> {
+        if let Some(bytes) = cache.info() {
+            return Ok(substituter.info(&bytes)?);
+        }
+        let bytes = substituter.info_bytes()?;
+        let info = substituter.info(&bytes)?;
+        cache.keep_info(&bytes);
+        Ok(info)
+    }
+
+    /// Outputs by which more of a plan is ready.
+    fn choose(&self, plan: &Plan, judged: &Judged) -> BTreeSet<crate::digest::OutputId> {
+        let mut offers = Offers::default();
+        for entry in judged.accepted.values() {
+            offers.add_output(entry.output.clone());
+        }
+        for naming in judged.namings.values() {
+            offers.add_naming(naming.clone());
+        }
+        let better = Plan::make_with(self.context, self.store, self.inspector, &offers);
+        let chosen = |plan: &Plan| -> BTreeSet<crate::digest::OutputId> {
+            let verdicts = plan.resolution.verdicts.iter();
+            let ready = verdicts.filter_map(|verdict| match verdict {
+                Verdict::Ready(output) => Some(output.id),
+                Verdict::Missing(_) => None,
+            });
+            ready.collect()
+        };
+        if better.ready() <= plan.ready() {
+            return BTreeSet::new();
+        }
+        chosen(&better)
+    }
+
+    /// Fetches outputs with all they refer to.
+    fn fetch(
+        &self,
+        substituter: &Substituter,
+        cache: &LookupCache,
+        (judged, wanted): (&Judged, BTreeSet<crate::digest::OutputId>),
+        warn: &mut dyn FnMut(&str),
+    ) -> Fetched {
+        let entries = judged.closure(&wanted);
+        self.keep_namings(judged, warn);
+        if entries.is_empty() {
+            return Fetched::default();
+        }
+        let fetch = Fetch {
+            substituter,
+            store: self.store,
+            progress: self.progress,
+        };
+        let (fetched, problems) = fetch.run(&entries);
+        for problem in problems.iter().take(3) {
+            warn(&chain(problem));
+        }
+        if problems.len() > 3 {
+            let more = problems.len() - 3;
+            warn(&format!("{more} more outputs could not be fetched"));
+        }
+        let outage = problems.iter().find(|problem| fetch::is_dead(problem));
+        if let Some(outage) = outage {
+            cache.note_outage(&chain(outage));
+        }
+        fetched
+    }
+
+    fn keep_namings(&self, judged: &Judged, warn: &mut dyn FnMut(&str)) {
+        let namings: Vec<_> = judged.namings.values().cloned().collect();
+        if let Err(error) = crate::store::archive::add_namings(self.store, &namings) {
+            warn(&chain(&error));
+        }
+    }
+}
+
+/// Whether another try in the next seconds would go the same way.
+fn is_outage(error: &SubstituterError) -> bool {
+    matches!(
+        error,
+        SubstituterError::Unreachable { .. }
+            | SubstituterError::Slow { .. }
+            | SubstituterError::Status { .. }
+            | SubstituterError::Malformed { .. }
+            | SubstituterError::Denied { .. }
+    )
+}
+
+/// A store name for messages.
+fn name(output: &Output) -> String {
+    output.store_name()
+}

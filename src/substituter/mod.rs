@@ -1,0 +1,368 @@
+//! Where outputs are fetched from: folders and web servers with static files,
+//! as `docs/formats/substituter.md` describes them.
+//!
+//! ```text
+//! quickbuild-cache.json
+//! recipes/<host recipe>.json.zst      all that is published of one recipe
+//! closures/<host recipe>.json.zst     the same, with all that it refers to
+//! archives/<sha256>.tar.zst           the files of one output
+//! v1/lookup                           many recipes at once; servers only
+//! ```
+//!
+//! | module | job |
+//! |---|---|
+//! | `location` | a URL or a folder |
+//! | [`document`] | what the files say |
+//! | [`archive`] | the files of one output, packed and unpacked |
+//! | [`policy`] | who is believed |
+//! | `folder`, `web` | back ends: bytes, nothing else |
+//! | `credentials` | tokens and netrc |
+//!
+//! Invariants:
+//! * What comes out of [`Substituter::unpack`] is verified: each file has the
+//!   size and the SHA-256 of a manifest.
+//! * No request waits, and no answer grows, without a bound.
+//! * Only `web` names the HTTP client.
+
+pub mod archive;
+mod credentials;
+pub mod document;
+mod folder;
+mod location;
+pub mod policy;
+mod web;
+
+use std::io::Read;
+use std::path::Path;
+
+use crate::config::SubstituterSettings;
+use crate::digest::{ContentHash, RecipeHash};
+use crate::environment::Environment;
+use crate::fs::FsError;
+use crate::output::Output;
+
+pub use document::{ArchiveRef, CacheInfo, Document, Entry};
+pub use location::Location;
+pub use policy::{Objection, Policy};
+
+/// Version of the protocol.
+pub const FORMAT: u32 = 1;
+
+/// Recipes that one call asks for.
+const MAX_RECIPES: usize = 4_096;
+
+/// A substituter cannot be used, or not for this.
+#[derive(Debug, thiserror::Error)]
+pub enum SubstituterError {
+    /// A text names no place.
+    #[error("`{text}` is no place of a substituter: {reason}")]
+    Location {
+        /// The text.
+        text: String,
+        /// What is wrong.
+        reason: &'static str,
+    },
+    /// A key cannot be read.
+    #[error("a public key of `{place}` cannot be used")]
+    Key {
+        /// The substituter.
+        place: String,
+        /// What is wrong.
+        source: crate::trust::KeyError,
+    },
+    /// There is no key, and it is not a folder of the user's own.
+    #[error("`{place}` has no public key in the configuration, so nothing of it is used")]
+    NoKey {
+        /// The substituter.
+        place: String,
+        /// The keys that it says it signs with.
+        offered: Vec<String>,
+    },
+    /// It gives no answer: no such host, no connection, a broken one.
+    #[error("`{url}` cannot be reached")]
+    Unreachable {
+        /// What was asked for.
+        url: String,
+        /// Why.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// It was silent for too long, or all but silent.
+    #[error("`{url}` is too slow")]
+    Slow {
+        /// What was asked for.
+        url: String,
+    },
+    /// It answers with an error.
+    #[error("`{url}` answers {status}")]
+    Status {
+        /// What was asked for.
+        url: String,
+        /// The status of HTTP.
+        status: u16,
+    },
+    /// It does not let us in.
+    #[error("`{url}` refuses access ({status})")]
+    Denied {
+        /// What was asked for.
+        url: String,
+        /// The status of HTTP.
+        status: u16,
+    },
+    /// What it sends is larger than it may be.
+    #[error("`{url}` has more than {limit} bytes")]
+    TooLarge {
+        /// What was asked for.
+        url: String,
+        /// The bound.
+        limit: u64,
+    },
+    /// What it sends is not what belongs there.
+    #[error("`{url}` is not what a substituter has there: {reason}")]
+    Malformed {
+        /// What was asked for.
+        url: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// It has another version of the protocol.
+    #[error("`{url}` has format {found}, this quickbuild knows {FORMAT}")]
+    Format {
+        /// What was asked for.
+        url: String,
+        /// Its format.
+        found: u32,
+    },
+    /// There is nothing of a substituter at all.
+    #[error("`{place}` is no substituter: it has no `quickbuild-cache.json`")]
+    Absent {
+        /// The place.
+        place: String,
+    },
+    /// The archive of an output is not what its manifest says.
+    #[error("the archive of `{store_name}` at `{place}` is refused: {reason}")]
+    Archive {
+        /// The output.
+        store_name: String,
+        /// The substituter.
+        place: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The archive of an output broke off.
+    #[error("the archive of `{store_name}` at `{place}` cannot be read")]
+    Read {
+        /// The output.
+        store_name: String,
+        /// The substituter.
+        place: String,
+        /// What happened.
+        source: std::io::Error,
+    },
+    /// The HTTP client cannot be made.
+    #[error("the HTTP client cannot be started")]
+    Client {
+        /// Why.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// A file of this machine.
+    #[error("a file cannot be used")]
+    File(#[from] FsError),
+}
+
+/// Result of an operation.
+pub type Result<T> = std::result::Result<T, SubstituterError>;
+
+/// Where bytes come from. Nothing here is verified.
+trait Backend: Send + Sync {
+    /// Whole files of at most `limit` bytes, in the order of their paths; `None`
+    /// for what does not exist. The first error ends it.
+    fn get(&self, paths: &[String], limit: u64) -> Result<Vec<Option<Vec<u8>>>>;
+
+    /// Starts reading a file that should have `size` bytes.
+    fn open(&self, path: &str, size: u64) -> Result<Box<dyn Read + Send>>;
+
+    /// Sends a body and gives the answer; `None` where nobody answers calls.
+    fn post(&self, path: &str, body: Vec<u8>, limit: u64) -> Result<Option<Vec<u8>>>;
+}
+
+/// Which documents are asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Question {
+    /// What is published of recipes.
+    Recipes,
+    /// The same, with all that it refers to.
+    Closures,
+}
+
+impl Question {
+    /// The path of the document about a recipe.
+    pub fn path(self, recipe: RecipeHash) -> String {
+        match self {
+            Self::Recipes => format!("recipes/{recipe}.json.zst"),
+            Self::Closures => format!("closures/{recipe}.json.zst"),
+        }
+    }
+}
+
+/// The path of an archive.
+pub fn archive_path(sha256: ContentHash) -> String {
+    format!("archives/{sha256}.tar.zst")
+}
+
+/// A substituter that can be asked.
+pub struct Substituter {
+    location: Location,
+    policy: Policy,
+    settings: SubstituterSettings,
+    backend: Box<dyn Backend>,
+}
+
+impl std::fmt::Debug for Substituter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Substituter")
+            .field("location", &self.location)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Substituter {
+    /// Makes ready to ask; nothing is asked yet.
+    pub fn open(settings: &SubstituterSettings, environment: &Environment) -> Result<Self> {
+        let location = Location::parse(&settings.url, &settings.base)?;
+        let policy = Policy::new(settings)?;
+        let backend: Box<dyn Backend> = match &location {
+            Location::Folder(path) => Box::new(folder::Folder::new(path.clone())),
+            Location::Web(url) => Box::new(web::Web::new(url.clone(), settings, environment)?),
+        };
+        Ok(Self {
+            location,
+            policy,
+            settings: settings.clone(),
+            backend,
+        })
+    }
+
+    /// Where it is, as text for people.
+    pub fn place(&self) -> String {
+        self.location.to_string()
+    }
+
+    /// Whether asking it needs no network.
+    pub fn is_near(&self) -> bool {
+        matches!(self.location, Location::Folder(_))
+    }
+
+    /// Who is believed.
+    pub fn policy(&self) -> &Policy {
+        &self.policy
+    }
+
+    /// How it is configured.
+    pub fn settings(&self) -> &SubstituterSettings {
+        &self.settings
+    }
+
+    /// What it says of itself, as it lies there.
+    ///
+    /// Fails with [`SubstituterError::Absent`] if there is no substituter.
+    pub fn info_bytes(&self) -> Result<Vec<u8>> {
+        let path = document::INFO.to_owned();
+        let mut answers = self.backend.get(&[path], document::MAX_INFO)?;
+        answers
+            .pop()
+            .flatten()
+            .ok_or_else(|| SubstituterError::Absent {
+                place: self.place(),
+            })
+    }
+
+    /// Reads what [`info_bytes`](Self::info_bytes) gives, and says whether
+    /// anything here can be used at all.
+    pub fn info(&self, bytes: &[u8]) -> Result<CacheInfo> {
+        let info = CacheInfo::parse(bytes, &self.location.join(document::INFO))?;
+        if self.policy.is_unsigned() && !self.is_own() {
+            return Err(SubstituterError::NoKey {
+                place: self.place(),
+                offered: info.keys,
+            });
+        }
+        Ok(info)
+    }
+
+    /// Whether it is a folder that nobody but the user, or root, can change.
+    fn is_own(&self) -> bool {
+        match &self.location {
+            Location::Folder(path) => folder::is_own(path),
+            Location::Web(_) => false,
+        }
+    }
+
+    /// Documents about recipes, as they lie there; `None` for what is not
+    /// published.
+    pub fn documents(
+        &self,
+        question: Question,
+        recipes: &[RecipeHash],
+    ) -> Result<Vec<Option<Vec<u8>>>> {
+        let paths: Vec<String> = recipes
+            .iter()
+            .map(|&recipe| question.path(recipe))
+            .collect();
+        self.backend.get(&paths, document::MAX_DOCUMENT)
+    }
+
+    /// Asks for many recipes with all that they refer to; `None` where nobody
+    /// answers such calls.
+    pub fn lookup(&self, recipes: &[RecipeHash]) -> Result<Option<Vec<Vec<u8>>>> {
+        let mut answers = Vec::new();
+        for recipes in recipes.chunks(MAX_RECIPES) {
+            let body = document::call(recipes);
+            let answer = self
+                .backend
+                .post(document::CALL, body, document::MAX_DOCUMENT)?;
+            let Some(answer) = answer else {
+                return Ok(None);
+            };
+            answers.push(answer);
+        }
+        Ok(Some(answers))
+    }
+
+    /// Reads a document that came from `path`.
+    pub fn parse(&self, bytes: &[u8], path: &str) -> Result<Document> {
+        Document::parse(bytes, &self.location.join(path))
+    }
+
+    /// Starts to read an archive, which may go on while nobody reads.
+    pub fn download(&self, archive: ArchiveRef) -> Result<Box<dyn Read + Send>> {
+        self.backend
+            .open(&archive_path(archive.sha256), archive.size)
+    }
+
+    /// Unpacks what [`download`](Self::download) reads into a new folder,
+    /// verifying every byte. After an error the folder is to be thrown away.
+    pub fn unpack(
+        &self,
+        output: &Output,
+        archive: ArchiveRef,
+        content: Box<dyn Read + Send>,
+        into: &Path,
+    ) -> Result<()> {
+        archive::unpack(output, archive, content, into).map_err(|error| {
+            let (store_name, place) = (output.store_name(), self.place());
+            match error {
+                archive::UnpackError::Refused(reason) => SubstituterError::Archive {
+                    store_name,
+                    place,
+                    reason,
+                },
+                archive::UnpackError::Read(source) => SubstituterError::Read {
+                    store_name,
+                    place,
+                    source,
+                },
+                archive::UnpackError::File(source) => SubstituterError::File(source),
+            }
+        })
+    }
+}
