@@ -26,6 +26,7 @@ use crate::realise::recipes::{Assignment, assign};
 use crate::realise::{self, Comparison, Order, Realisation, RealiseError, Terms};
 use crate::recipe::package::PackageRecipe;
 use crate::store::Store;
+use crate::substitute::{Reach, Substituters};
 
 /// Bytes that a realisation may write.
 const DISK: u64 = 50_000_000_000;
@@ -286,6 +287,20 @@ impl<'a> Scene<'a> {
         terms: Terms,
         terminal: &mut Terminal,
     ) -> Result<Exit, Failure> {
+        let mut warnings = Vec::new();
+        let reach = match self.arguments.arguments.iter().any(|a| a == "--offline") {
+            true => Reach::Disk,
+            false => Reach::Network,
+        };
+        let substituters = Substituters::open(
+            &self.config,
+            &self.surroundings.environment,
+            reach,
+            &mut |message| warnings.push(message.to_owned()),
+        );
+        for warning in warnings {
+            terminal.warn(&warning);
+        }
         let order = Order {
             environment: &piece.environment,
             folder: &piece.folder,
@@ -296,6 +311,7 @@ impl<'a> Scene<'a> {
             store: &self.store,
             builder,
             terms,
+            substituters: &substituters,
         };
         let realisation = order.run(terminal).map_err(failure)?;
         terminal.clear();
@@ -358,8 +374,9 @@ fn summary(realisation: &Realisation) -> String {
         return format!("quickbuild: all {valid} outputs are valid, nothing to do");
     }
     format!(
-        "quickbuild: {valid} outputs valid, {} of them new, {} units without; {:.1} s in the builder",
+        "quickbuild: {valid} outputs valid, {} of them new, {} fetched, {} units without; {:.1} s in the builder",
         realisation.added.len(),
+        realisation.fetched.outputs,
         realisation.missing.len(),
         realisation.seconds
     )

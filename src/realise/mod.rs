@@ -61,6 +61,7 @@ use crate::environment::Environment;
 use crate::fs::FsError;
 use crate::plan::ContextError;
 use crate::store::{Store, StoreError};
+use crate::substitute::{Fetched, Substituters};
 
 /// The exit code of the half in the builder when it writes too much.
 pub(crate) const ABOVE: u8 = 4;
@@ -85,6 +86,8 @@ pub struct Order<'a> {
     pub builder: &'a dyn Builder,
     /// What it promises.
     pub terms: Terms,
+    /// Who is asked for outputs of this builder before it starts.
+    pub substituters: &'a Substituters,
 }
 
 /// What a builder promises and may use.
@@ -119,6 +122,8 @@ pub struct Realisation {
     pub missing: Vec<(String, String)>,
     /// Store names of outputs that the builder was given.
     pub given: BTreeSet<String>,
+    /// What was fetched instead of being built.
+    pub fetched: Fetched,
     /// Whether nothing was to be done.
     pub settled: bool,
     /// Seconds in the builder.

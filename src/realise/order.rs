@@ -18,6 +18,7 @@ use crate::plan::inputs::Inspector;
 use crate::plan::{Context, Plan};
 use crate::store::Store;
 use crate::store::archive;
+use crate::substitute::{self, Fetched};
 
 impl Order<'_> {
     /// Realises what a workspace depends on. What is valid already is left as it
@@ -36,7 +37,7 @@ impl Order<'_> {
                 ..Realisation::default()
             });
         }
-        let plan = self.plan()?;
+        let (plan, fetched) = self.plan_and_fetch(observer)?;
         let valid = match self.terms.same_toolchain {
             true => self.valid(&plan),
             false => BTreeSet::new(),
@@ -55,6 +56,7 @@ impl Order<'_> {
             journal.remember(key, &names)?;
         }
         realisation.given = valid;
+        realisation.fetched = fetched;
         Ok(realisation)
     }
 
@@ -141,19 +143,61 @@ impl Order<'_> {
         output.is_some_and(|output| self.store.is_usable(&output))
     }
 
+    /// The plan, after what substituters have of this builder's outputs is in
+    /// the store.
+    fn plan_and_fetch(&self, observer: &mut dyn Observer) -> Result<(Planned, Fetched)> {
+        let context = self.context()?;
+        let planned = self.planned(&context);
+        // Of another toolchain, the plan here does not know the recipes.
+        if self.substituters.is_empty() || !self.terms.same_toolchain {
+            return Ok((planned, Fetched::default()));
+        }
+        observer.step("fetching from substituters");
+        let inspector = Inspector::new(&context.environment, &context.settings, &context.roots);
+        let scene = substitute::Scene {
+            context: &context,
+            store: self.store,
+            inspector: &inspector,
+            progress: &*observer,
+        };
+        let mut warnings = Vec::new();
+        let fetched = scene.fill_of(
+            &planned.plan,
+            self.builder.maker(),
+            self.substituters,
+            &mut |message| warnings.push(message.to_owned()),
+        );
+        for warning in warnings {
+            observer.warn(&warning);
+        }
+        Ok((planned, fetched))
+    }
+
     fn plan(&self) -> Result<Planned> {
+        Ok(self.planned(&self.context()?))
+    }
+
+    fn context(&self) -> Result<Context> {
         let invocation = self.invocation();
         let cache = self.store.cache("");
-        let context = Context::gather(self.environment, self.folder, &invocation, &cache)?;
+        Ok(Context::gather(
+            self.environment,
+            self.folder,
+            &invocation,
+            &cache,
+        )?)
+    }
+
+    fn planned(&self, context: &Context) -> Planned {
         let inspector = Inspector::new(&context.environment, &context.settings, &context.roots);
-        let plan = Plan::make(&context, self.store, &inspector);
+        let plan = Plan::make(context, self.store, &inspector);
         let asked = context
             .graph
             .roots
             .first()
             .and_then(|&root| plan.units.get(root));
         let name = asked.map(|unit| format!("{} {}", unit.package.name, unit.package.version));
-        Ok(Planned {
+        Planned {
             name: self
                 .name
                 .clone()
@@ -161,7 +205,7 @@ impl Order<'_> {
                 .unwrap_or_else(|| self.folder.display().to_string()),
             lock: context.roots.workspace.join("Cargo.lock"),
             plan,
-        })
+        }
     }
 
     /// Outputs of this builder for the plan's units, closed under references.
