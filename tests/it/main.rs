@@ -7,6 +7,7 @@
 //! * `recipes`: recipe files, and workspaces generated from them.
 //! * `bad_days`: damage, full disks, kills, locks, two processes at once.
 //! * `keys`: who has signed which output.
+//! * `substituters`: outputs published, fetched, and refused.
 //!
 //! Freshness is proved as Cargo sees it: plain `cargo` with
 //! `--message-format=json` has to find every unit `"fresh": true`.
@@ -23,4 +24,5 @@ mod keys;
 mod phases;
 mod realise;
 mod recipes;
+mod substituters;
 mod support;
