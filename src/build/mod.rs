@@ -11,6 +11,7 @@
 
 mod process;
 mod rustc_info;
+mod substitution;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -32,9 +33,10 @@ use crate::plan::state::{self, Settled, State};
 use crate::plan::{ContextError, Plan, Reason, Verdict};
 use crate::store::collect::{Limits, Run, collect};
 use crate::store::{Root, Store};
-use crate::substitute::{self, Fetched, Reach, Substituters};
+use crate::substitute::Fetched;
 
 pub use process::{CargoFailure, exit_code};
+pub use substitution::{Substitution, substitute};
 
 /// A command with its surroundings.
 #[derive(Debug)]
@@ -213,62 +215,6 @@ fn prepare<'a>(
     })
 }
 
-/// What [`substitute()`] has done.
-#[derive(Debug, Default, Clone, Copy)]
-pub struct Substitution {
-    /// Units of the command.
-    pub units: usize,
-    /// Those that are ready now.
-    pub ready: usize,
-    /// Those that are linked now, too.
-    pub linked: usize,
-    /// What was fetched.
-    pub fetched: Fetched,
-}
-
-/// Fetches and links what a command needs; Cargo compiles nothing.
-pub fn substitute(
-    request: &Request,
-    config: &Config,
-    observer: &mut dyn Observer,
-) -> Result<Substitution, String> {
-    if let Some(reason) = request.invocation.unsupported() {
-        return Err(reason.to_owned());
-    }
-    let prepared = prepare(request, config, observer)
-        .map_err(|problem| problem.unwrap_or_else(|| "Cargo gives no plan".to_owned()))?;
-    let Prepared { store, context, .. } = &prepared;
-    let inspector = Inspector::new(&context.environment, &context.settings, &context.roots);
-    let plan = Plan::make(context, store, &inspector);
-    let (plan, fetched) = prepared.fill(plan, &inspector, observer);
-    observer.step("linking units");
-    let lock = prepared.lock(&plan, observer);
-    let _lock = lock.map_err(|error| chain(&error))?;
-    let mut state = State::load(&context.layout.build_dir);
-    let linkable = plan.linkable();
-    let linker = Linker {
-        context,
-        store,
-        inspector: &inspector,
-        time: link::time(&state),
-        unnoted: Unnoted::Adopt,
-        progress: &*observer,
-    };
-    let (_, error) = linker.link(&plan, &mut state);
-    if let Some(error) = error {
-        observer.warn(&format!("not all units could be linked: {}", chain(&error)));
-    }
-    prepared.save(&mut state, observer);
-    prepared.add_root(&state);
-    observer.clear();
-    Ok(Substitution {
-        units: plan.units.len(),
-        ready: plan.ready(),
-        linked: linkable.iter().filter(|linkable| **linkable).count(),
-        fetched,
-    })
-}
-
 impl Prepared<'_> {
     fn run(self, observer: &mut dyn Observer) -> Result<(ExitStatus, Report), CargoFailure> {
         let Prepared {
@@ -348,39 +294,6 @@ impl Prepared<'_> {
         }
         self.settle(&plan, &mut state, status, idle, observer);
         Ok((status, report))
-    }
-
-    /// Fetches what is missing from substituters. Whatever goes wrong, the plan
-    /// is as good as it was.
-    fn fill(
-        &self,
-        plan: Plan,
-        inspector: &Inspector<'_>,
-        observer: &mut dyn Observer,
-    ) -> (Plan, Fetched) {
-        if self.config.substituters.is_empty() {
-            return (plan, Fetched::default());
-        }
-        observer.step("fetching from substituters");
-        let mut warnings = Vec::new();
-        let mut warn = |message: &str| warnings.push(message.to_owned());
-        let reach = match self.request.invocation.has_flag(&["--offline", "--frozen"]) {
-            true => Reach::Disk,
-            false => Reach::Network,
-        };
-        let substituters =
-            Substituters::open(self.config, &self.request.environment, reach, &mut warn);
-        let scene = substitute::Scene {
-            context: &self.context,
-            store: &self.store,
-            inspector,
-            progress: &*observer,
-        };
-        let filled = scene.fill(plan, &substituters, &mut warn);
-        for warning in warnings {
-            observer.warn(&warning);
-        }
-        filled
     }
 
     fn is_in_place(&self, plan: &Plan, state: &State, index: usize) -> bool {

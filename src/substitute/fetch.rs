@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io::Read;
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard};
+use std::time::{Duration, Instant};
 
 use super::{Fetched, SubstituteError, is_outage};
 use crate::console::Progress;
@@ -59,6 +60,7 @@ impl Fetch<'_> {
     /// Fetches entries, which come dependencies first. What fails, and what
     /// refers to it, is left out.
     pub(super) fn run(&self, entries: &[&Entry]) -> (Fetched, Vec<SubstituteError>) {
+        let until = Instant::now() + worthwhile(entries);
         self.progress.begin(entries.len());
         let numbers: BTreeMap<OutputId, usize> = entries
             .iter()
@@ -78,7 +80,7 @@ impl Fetch<'_> {
         std::thread::scope(|scope| {
             for _ in 0..threads {
                 scope.spawn(|| {
-                    while let Some((number, content)) = self.next(entries, &shared) {
+                    while let Some((number, content)) = self.next(entries, until, &shared) {
                         let unpacked = self.unpack(entries[number], content);
                         self.note(entries, &numbers, &shared, (number, unpacked));
                         self.progress.advance();
@@ -98,7 +100,7 @@ impl Fetch<'_> {
     }
 
     /// The next archive, with others behind it on their way.
-    fn next(&self, entries: &[&Entry], shared: &Mutex<Shared>) -> Option<Begun> {
+    fn next(&self, entries: &[&Entry], until: Instant, shared: &Mutex<Shared>) -> Option<Begun> {
         let mut shared = lock(shared);
         if shared.dead {
             return None;
@@ -106,7 +108,7 @@ impl Fetch<'_> {
         while shared.begun.len() < AHEAD && shared.next < entries.len() {
             let number = shared.next;
             shared.next += 1;
-            let content = self.substituter.download(entries[number].archive);
+            let content = self.substituter.download(entries[number].archive, until);
             shared.begun.push_back((number, content));
         }
         shared.begun.pop_front()
@@ -208,6 +210,16 @@ impl Fetch<'_> {
         }
         Ok(())
     }
+}
+
+/// How long fetching may take: compiling should not be faster. The times are
+/// what the substituter says, so they count within bounds only.
+fn worthwhile(entries: &[&Entry]) -> Duration {
+    let seconds = entries
+        .iter()
+        .map(|entry| entry.output.seconds / f64::from(entry.output.jobs.max(1)));
+    // In this order, so that what is no number is the least.
+    Duration::from_secs_f64(seconds.sum::<f64>().max(30.0).min(3_600.0))
 }
 
 /// Whether an error says that the substituter as a whole is of no use now.

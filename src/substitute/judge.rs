@@ -201,3 +201,144 @@ fn dependencies_first(entries: &BTreeMap<OutputId, Entry>) -> Vec<OutputId> {
     let sorted = toposort(&graph, None).unwrap_or_default();
     sorted.into_iter().map(|node| ids[node.index()]).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::config::SubstituterSettings;
+    use crate::environment::Environment;
+    use crate::output::output_id;
+    use crate::output::samples::full;
+    use crate::substituter::ArchiveRef;
+    use crate::trust::{SecretKey, Signatures};
+
+    fn output(name: &str, references: &[&Output]) -> Output {
+        let mut output = full();
+        output.name = name.to_owned();
+        output.inputs.env = vec![(name.to_owned(), None)];
+        output.references = references.iter().map(|output| output.id).collect();
+        output.files.clear();
+        output.id = output_id(
+            output.key,
+            &output.inputs,
+            &output.references,
+            &output.builder,
+        );
+        output
+    }
+
+    fn entry(output: &Output) -> Entry {
+        Entry {
+            output: output.clone(),
+            archive: ArchiveRef {
+                sha256: ContentHash::of(b""),
+                size: 1,
+            },
+            signatures: None,
+            provenance: None,
+        }
+    }
+
+    fn document(entries: &[Entry]) -> Document {
+        let entries = entries.iter().map(|entry| (entry.output.id, entry.clone()));
+        Document {
+            outputs: entries.collect(),
+            ..Document::default()
+        }
+    }
+
+    fn substituter(keys: &[&SecretKey]) -> Substituter {
+        let keys = keys.iter().map(|key| key.public().to_string()).collect();
+        let settings = SubstituterSettings::new("/nowhere", Path::new("/"), keys);
+        Substituter::open(&settings, &Environment::default()).unwrap()
+    }
+
+    fn names(judged: &Judged) -> Vec<&str> {
+        let accepted = judged.order.iter();
+        let accepted = accepted.filter_map(|id| judged.accepted.get(id));
+        accepted.map(|entry| entry.output.name.as_str()).collect()
+    }
+
+    /// An empty store.
+    fn store() -> (tempfile::TempDir, Store) {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path()).unwrap();
+        (folder, store)
+    }
+
+    #[test]
+    fn a_hole_takes_all_above_it() {
+        let (_folder, store) = store();
+        let base = output("base", &[]);
+        let middle = output("middle", &[&base]);
+        let top = output("top", &[&middle, &base]);
+        let apart = output("apart", &[]);
+        let all = [&top, &apart, &middle, &base].map(entry);
+        let unsigned = substituter(&[]);
+        let judged = judge(&store, &unsigned, document(&all)).unwrap();
+        assert_eq!(judged.accepted.len(), 4);
+        let order = names(&judged);
+        let place = |name| order.iter().position(|found| *found == name).unwrap();
+        assert!(place("base") < place("middle") && place("middle") < place("top"));
+        let wanted = BTreeSet::from([middle.id]);
+        let closure = judged.closure(&wanted);
+        let closure: Vec<&str> = closure.iter().map(|e| e.output.name.as_str()).collect();
+        assert_eq!(closure, ["base", "middle"]);
+
+        let judged = judge(&store, &unsigned, document(&all[..3])).unwrap();
+        assert_eq!(names(&judged), ["apart"]);
+        assert_eq!(judged.refused[&Objection::Reference], 2);
+    }
+
+    #[test]
+    fn what_is_here_with_another_content_is_a_conflict() {
+        let (_folder, store) = store();
+        let base = output("base", &[]);
+        let top = output("top", &[&base]);
+        store.add(&base, &[]).unwrap();
+        let unsigned = substituter(&[]);
+        let same = judge(&store, &unsigned, document(&[entry(&base), entry(&top)])).unwrap();
+        assert_eq!(names(&same), ["top"]);
+        assert_eq!(same.messages("p"), [""; 0]);
+        // Without signatures, nothing says that these belong together.
+        let alone = judge(&store, &unsigned, document(&[entry(&top)])).unwrap();
+        assert_eq!(names(&alone), [""; 0]);
+
+        let mut other = base.clone();
+        other.timed = !other.timed;
+        let judged = judge(&store, &unsigned, document(&[entry(&other), entry(&top)])).unwrap();
+        assert_eq!(names(&judged), [""; 0]);
+        let messages = judged.messages("p");
+        assert_eq!(messages.len(), 1, "{messages:?}");
+        assert!(messages[0].contains("CONFLICT"), "{messages:?}");
+    }
+
+    #[test]
+    fn a_signature_is_for_the_references_that_are_here() {
+        let key = SecretKey::generate("a-1".parse().unwrap()).unwrap();
+        let base = output("base", &[]);
+        let top = output("top", &[&base]);
+        let signed = |output: &Output, below: &Output| {
+            let claim = Claim::of(output, |_| Some(below.content_hash())).unwrap();
+            Entry {
+                signatures: Some(Signatures::new(key.sign(&claim.message()))),
+                ..entry(output)
+            }
+        };
+        let trusting = substituter(&[&key]);
+        let (_folder, store) = store();
+        store.add(&base, &[]).unwrap();
+        let good = document(&[signed(&top, &base)]);
+        let judged = judge(&store, &trusting, good).unwrap();
+        assert_eq!(names(&judged), ["top"]);
+        let mut other = base.clone();
+        other.timed = !other.timed;
+        let bad = document(&[signed(&top, &other)]);
+        let judged = judge(&store, &trusting, bad).unwrap();
+        assert_eq!(judged.refused[&Objection::Invalid], 1);
+        let said = judged.messages("p");
+        assert_eq!(said, ["1 outputs of `p` are refused: not what was signed"]);
+    }
+}

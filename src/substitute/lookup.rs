@@ -8,6 +8,9 @@ use crate::digest::RecipeHash;
 use crate::plan::{Plan, Verdict};
 use crate::substituter::{CacheInfo, Document, Question, Substituter, document};
 
+/// Problems of one kind that are told in full.
+const MESSAGES: usize = 2;
+
 /// Units that a substituter may be asked for.
 pub(super) fn units(plan: &Plan, members: bool) -> Vec<usize> {
     let asked = |&index: &usize| {
@@ -138,11 +141,22 @@ impl Lookup<'_> {
             return Ok(());
         }
         let answers = self.substituter.documents(question, &open)?;
+        let mut problems = 0;
+        let mut warn_some = |message: &str| {
+            problems += 1;
+            if problems <= MESSAGES {
+                warn(message);
+            }
+        };
         for (recipe, answer) in open.into_iter().zip(answers) {
             self.cache.keep(&question.path(recipe), answer.as_deref());
             if let Some(bytes) = answer {
-                self.read(question, recipe, &bytes, document, warn);
+                self.read(question, recipe, &bytes, document, &mut warn_some);
             }
+        }
+        if problems > MESSAGES {
+            let more = problems - MESSAGES;
+            warn(&format!("{more} more problems like these"));
         }
         Ok(())
     }
@@ -172,7 +186,7 @@ impl Lookup<'_> {
 /// Adds what another document says. Of two entries about one output, the first
 /// stays; the same content adds its signatures.
 fn merge(into: &mut Document, other: Document, warn: &mut dyn FnMut(&str)) {
-    for reason in other.refused.iter().take(3) {
+    for reason in other.refused.iter().take(MESSAGES) {
         warn(&format!("an entry is passed over: {reason}"));
     }
     for (id, entry) in other.outputs {

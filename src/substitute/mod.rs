@@ -26,6 +26,7 @@ use std::collections::BTreeSet;
 
 use crate::config::Config;
 use crate::console::Progress;
+use crate::digest::{OutputId, UnitKey};
 use crate::environment::Environment;
 use crate::fs;
 use crate::output::{Maker, Output};
@@ -137,6 +138,14 @@ impl Fetched {
     }
 }
 
+/// What is to be fetched.
+#[derive(Debug, Default)]
+struct Chosen {
+    outputs: BTreeSet<OutputId>,
+    /// Units that are ready with it.
+    units: BTreeSet<UnitKey>,
+}
+
 /// The chain of an error's causes in one line.
 fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
@@ -175,8 +184,8 @@ impl Scene<'_> {
                     continue;
                 }
             };
-            let better = self.choose(&plan, &judged);
-            let came = self.fetch(substituter, &cache, (&judged, better), warn);
+            let chosen = self.choose(&plan, &judged);
+            let came = self.fetch(substituter, &cache, (&judged, chosen), warn);
             if came.outputs > 0 {
                 plan = Plan::make(self.context, self.store, self.inspector);
             }
@@ -200,8 +209,15 @@ impl Scene<'_> {
                 Ok(Some(judged)) => {
                     let entries = judged.accepted.values();
                     let own = entries.filter(|entry| entry.output.builder == maker);
-                    let wanted = own.map(|entry| entry.output.id).collect();
-                    fetched.add(self.fetch(substituter, &cache, (&judged, wanted), warn));
+                    let own: Vec<_> = own.map(|entry| &entry.output).collect();
+                    let recipes: BTreeSet<_> = own.iter().map(|o| o.host_recipe).collect();
+                    let units = plan.units.iter();
+                    let units = units.filter(|unit| recipes.contains(&unit.host_recipe));
+                    let chosen = Chosen {
+                        outputs: own.iter().map(|output| output.id).collect(),
+                        units: units.map(|unit| unit.key).collect(),
+                    };
+                    fetched.add(self.fetch(substituter, &cache, (&judged, chosen), warn));
                 }
                 Ok(None) => {}
                 Err(error) => self.give_up(&cache, &error, warn),
@@ -283,8 +299,8 @@ impl Scene<'_> {
         Ok(info)
     }
 
-    /// Outputs by which more of a plan is ready.
-    fn choose(&self, plan: &Plan, judged: &Judged) -> BTreeSet<crate::digest::OutputId> {
+    /// Outputs by which more of a plan is ready, and the units that are.
+    fn choose(&self, plan: &Plan, judged: &Judged) -> Chosen {
         let mut offers = Offers::default();
         for entry in judged.accepted.values() {
             offers.add_output(entry.output.clone());
@@ -293,18 +309,16 @@ impl Scene<'_> {
             offers.add_naming(naming.clone());
         }
         let better = Plan::make_with(self.context, self.store, self.inspector, &offers);
-        let chosen = |plan: &Plan| -> BTreeSet<crate::digest::OutputId> {
-            let verdicts = plan.resolution.verdicts.iter();
-            let ready = verdicts.filter_map(|verdict| match verdict {
-                Verdict::Ready(output) => Some(output.id),
-                Verdict::Missing(_) => None,
-            });
-            ready.collect()
-        };
-        if better.ready() <= plan.ready() {
-            return BTreeSet::new();
+        let mut chosen = Chosen::default();
+        if better.ready() > plan.ready() {
+            for (unit, verdict) in better.units.iter().zip(&better.resolution.verdicts) {
+                if let Verdict::Ready(output) = verdict {
+                    chosen.outputs.insert(output.id);
+                    chosen.units.insert(unit.key);
+                }
+            }
         }
-        chosen(&better)
+        chosen
     }
 
     /// Fetches outputs with all they refer to.
@@ -312,11 +326,11 @@ impl Scene<'_> {
         &self,
         substituter: &Substituter,
         cache: &LookupCache,
-        (judged, wanted): (&Judged, BTreeSet<crate::digest::OutputId>),
+        (judged, chosen): (&Judged, Chosen),
         warn: &mut dyn FnMut(&str),
     ) -> Fetched {
-        let entries = judged.closure(&wanted);
-        self.keep_namings(judged, warn);
+        let entries = judged.closure(&chosen.outputs);
+        self.keep_namings(judged, &chosen.units, warn);
         if entries.is_empty() {
             return Fetched::default();
         }
@@ -340,8 +354,12 @@ impl Scene<'_> {
         fetched
     }
 
-    fn keep_namings(&self, judged: &Judged, warn: &mut dyn FnMut(&str)) {
-        let namings: Vec<_> = judged.namings.values().cloned().collect();
+    /// Keeps how Cargo names units that are ready now, and no others: nobody has
+    /// signed that.
+    fn keep_namings(&self, judged: &Judged, units: &BTreeSet<UnitKey>, warn: &mut dyn FnMut(&str)) {
+        let namings = judged.namings.values();
+        let namings = namings.filter(|naming| units.contains(&naming.key));
+        let namings: Vec<_> = namings.cloned().collect();
         if let Err(error) = crate::store::archive::add_namings(self.store, &namings) {
             warn(&chain(&error));
         }

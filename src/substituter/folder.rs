@@ -2,6 +2,7 @@
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use super::{Backend, Result, SubstituterError};
 use crate::fs;
@@ -37,7 +38,7 @@ impl Backend for Folder {
         paths.iter().map(read).collect()
     }
 
-    fn open(&self, path: &str, _size: u64) -> Result<Box<dyn Read + Send>> {
+    fn open(&self, path: &str, _size: u64, _until: Instant) -> Result<Box<dyn Read + Send>> {
         Ok(Box::new(fs::open(&self.root.join(path))?))
     }
 

@@ -34,6 +34,7 @@ mod web;
 
 use std::io::Read;
 use std::path::Path;
+use std::time::Instant;
 
 use crate::config::SubstituterSettings;
 use crate::digest::{ContentHash, RecipeHash};
@@ -178,8 +179,9 @@ trait Backend: Send + Sync {
     /// for what does not exist. The first error ends it.
     fn get(&self, paths: &[String], limit: u64) -> Result<Vec<Option<Vec<u8>>>>;
 
-    /// Starts reading a file that should have `size` bytes.
-    fn open(&self, path: &str, size: u64) -> Result<Box<dyn Read + Send>>;
+    /// Starts reading a file that should have `size` bytes, and that nobody
+    /// wants any more after `until`.
+    fn open(&self, path: &str, size: u64, until: Instant) -> Result<Box<dyn Read + Send>>;
 
     /// Sends a body and gives the answer; `None` where nobody answers calls.
     fn post(&self, path: &str, body: Vec<u8>, limit: u64) -> Result<Option<Vec<u8>>>;
@@ -333,10 +335,11 @@ impl Substituter {
         Document::parse(bytes, &self.location.join(path))
     }
 
-    /// Starts to read an archive, which may go on while nobody reads.
-    pub fn download(&self, archive: ArchiveRef) -> Result<Box<dyn Read + Send>> {
-        self.backend
-            .open(&archive_path(archive.sha256), archive.size)
+    /// Starts to read an archive, which may go on while nobody reads, until it is
+    /// of no use any more.
+    pub fn download(&self, archive: ArchiveRef, until: Instant) -> Result<Box<dyn Read + Send>> {
+        let path = archive_path(archive.sha256);
+        self.backend.open(&path, archive.size, until)
     }
 
     /// Unpacks what [`download`](Self::download) reads into a new folder,

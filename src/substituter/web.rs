@@ -8,7 +8,7 @@ mod download;
 
 use std::io::Read;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue, RETRY_AFTER};
@@ -30,6 +30,8 @@ const ATTEMPTS: u32 = 3;
 /// The longest pause that a server may ask for.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 const MAX_REDIRECTS: usize = 5;
+/// How many silences all documents together may take.
+const PATIENCE: u32 = 6;
 
 /// A web server with static files, or one of ours.
 pub(super) struct Web {
@@ -53,7 +55,7 @@ impl Web {
     ) -> Result<Self> {
         // Whoever was first has installed the same.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let client = client(&base, settings, environment).map_err(|error| client_error(error))?;
+        let client = client(&base, settings, environment).map_err(client_error)?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .thread_name("substituter")
@@ -78,6 +80,15 @@ impl Web {
                 text: format!("{}{path}", self.base),
                 reason: "it is not a URL",
             })
+    }
+
+    /// Waits for documents, however many: not longer than for a few silences.
+    fn within<T>(&self, answers: impl Future<Output = Result<T>>) -> Result<T> {
+        let longest = self.asker.timeout * PATIENCE;
+        let answers = async { timeout(longest, answers).await };
+        self.runtime()
+            .block_on(answers)
+            .unwrap_or_else(|_elapsed| Err(slow(&self.base)))
     }
 
     fn runtime(&self) -> &Runtime {
@@ -179,7 +190,7 @@ impl Backend for Web {
         let urls = paths.iter().map(|path| self.url(path));
         let urls: Vec<Url> = urls.collect::<Result<_>>()?;
         let asker = &self.asker;
-        self.runtime().block_on(async {
+        self.within(async {
             let answers = stream::iter(urls).map(|url| async move {
                 let request = || asker.client.get(url.clone());
                 asker.whole(&url, &request, limit).await
@@ -188,10 +199,12 @@ impl Backend for Web {
         })
     }
 
-    fn open(&self, path: &str, size: u64) -> Result<Box<dyn Read + Send>> {
+    fn open(&self, path: &str, size: u64, until: Instant) -> Result<Box<dyn Read + Send>> {
         let url = self.url(path)?;
+        let until = tokio::time::Instant::from_std(until);
         let asker = Arc::clone(&self.asker);
-        Ok(Box::new(download::start(self.runtime(), asker, url, size)))
+        let wanted = download::Wanted { url, size, until };
+        Ok(Box::new(download::start(self.runtime(), asker, wanted)))
     }
 
     fn post(&self, path: &str, body: Vec<u8>, limit: u64) -> Result<Option<Vec<u8>>> {
@@ -201,8 +214,7 @@ impl Backend for Web {
             let request = request.header("content-type", "application/json");
             request.body(body.clone())
         };
-        self.runtime()
-            .block_on(self.asker.whole(&url, &request, limit))
+        self.within(self.asker.whole(&url, &request, limit))
     }
 }
 

@@ -8,9 +8,9 @@ use reqwest::header::{CONTENT_RANGE, RANGE};
 use reqwest::{Response, StatusCode, Url};
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep, timeout_at};
 
-use super::{Asker, Attempt, Pace, back_off};
+use super::{Asker, Attempt, Pace, back_off, slow};
 use crate::substituter::{Result, SubstituterError};
 
 /// Pieces that wait for the reader.
@@ -26,11 +26,22 @@ pub(super) struct Download {
     current: Bytes,
 }
 
-/// Begins to receive a file of `size` bytes.
-pub(super) fn start(runtime: &Runtime, asker: Arc<Asker>, url: Url, size: u64) -> Download {
+/// What is to be received.
+pub(super) struct Wanted {
+    pub(super) url: Url,
+    /// Bytes that it should have.
+    pub(super) size: u64,
+    /// When it is of no use any more.
+    pub(super) until: Instant,
+}
+
+/// Begins to receive a file.
+pub(super) fn start(runtime: &Runtime, asker: Arc<Asker>, wanted: Wanted) -> Download {
     let (to, pieces) = channel(AHEAD);
     runtime.spawn(async move {
-        if let Err(error) = receive(&asker, &url, size, &to).await {
+        let Wanted { url, size, until } = wanted;
+        let received = timeout_at(until, receive(&asker, &url, size, &to)).await;
+        if let Err(error) = received.unwrap_or_else(|_elapsed| Err(slow(&url))) {
             let _ = to.send(Err(error)).await; // nobody may be reading any more
         }
     });
