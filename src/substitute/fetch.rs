@@ -218,8 +218,9 @@ fn worthwhile(entries: &[&Entry]) -> Duration {
     let seconds = entries
         .iter()
         .map(|entry| entry.output.seconds / f64::from(entry.output.jobs.max(1)));
-    // In this order, so that what is no number is the least.
-    Duration::from_secs_f64(seconds.sum::<f64>().max(30.0).min(3_600.0))
+    let seconds: f64 = seconds.sum();
+    let seconds = if seconds.is_nan() { 0.0 } else { seconds };
+    Duration::from_secs_f64(seconds.clamp(30.0, 3_600.0))
 }
 
 /// Whether an error says that the substituter as a whole is of no use now.
