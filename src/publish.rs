@@ -107,7 +107,6 @@ impl Publication<'_> {
         let mut board = Board {
             publication: self,
             namings,
-            contents: BTreeMap::new(),
             entries: BTreeMap::new(),
             published,
         };
@@ -236,8 +235,7 @@ impl Publication<'_> {
 struct Board<'a> {
     publication: &'a Publication<'a>,
     namings: BTreeMap<RecipeHash, Vec<Naming>>,
-    /// What is published there, as far as it is known.
-    contents: BTreeMap<OutputId, ContentHash>,
+    /// What is published there of what is to be, with this content.
     entries: BTreeMap<OutputId, Entry>,
     published: Published,
 }
@@ -278,12 +276,8 @@ impl Board<'_> {
         let publication = self.publication;
         let name = output.store_name();
         let content = output.content_hash();
-        let own = publication.store.output(&name);
-        let referred = output.references.iter().all(|id| {
-            let there = self.contents.get(id);
-            there.is_some()
-        });
-        if !referred {
+        let is_published = |id: &OutputId| self.entries.contains_key(id);
+        if !output.references.iter().all(is_published) {
             self.published.withheld += 1;
             return Ok(());
         }
@@ -291,10 +285,7 @@ impl Board<'_> {
         let mut document = publication.read(&path)?;
         let before = document.clone();
         let signatures = publication.store.signatures(&name)?;
-        let provenance = match &own {
-            Some(own) => publication.store.provenance(own)?,
-            None => None,
-        };
+        let provenance = publication.store.provenance(output)?;
         match (document.outputs.get_mut(&output.id), packed) {
             (Some(there), _) if there.output.content_hash() != content => {
                 self.published.conflicts.push(name);
@@ -331,7 +322,6 @@ impl Board<'_> {
             publication.write(&path, &document)?;
         }
         if let Some(entry) = document.outputs.remove(&output.id) {
-            self.contents.insert(output.id, content);
             self.entries.insert(output.id, entry);
         }
         Ok(())

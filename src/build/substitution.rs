@@ -79,12 +79,13 @@ impl Prepared<'_> {
         observer.step("fetching from substituters");
         let mut warnings = Vec::new();
         let mut warn = |message: &str| warnings.push(message.to_owned());
-        let reach = match self.request.invocation.has_flag(&["--offline", "--frozen"]) {
+        let environment = &self.request.environment;
+        let asked = self.request.invocation.has_flag(&["--offline", "--frozen"]);
+        let reach = match asked || environment.get("CARGO_NET_OFFLINE") == Some("true") {
             true => Reach::Disk,
             false => Reach::Network,
         };
-        let substituters =
-            Substituters::open(self.config, &self.request.environment, reach, &mut warn);
+        let substituters = Substituters::open(self.config, environment, reach, &mut warn);
         let scene = Scene {
             context: &self.context,
             store: &self.store,

@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
 
 use super::Published;
 use crate::support::{Mood, Server, skipped};
@@ -172,12 +173,70 @@ fn what_is_missing_in_one_comes_from_the_next() {
 }
 
 #[test]
-fn a_token_is_shown_to_this_machine() {
+fn who_is_let_in_shows_a_token_or_what_netrc_has() {
     let published = Published::new();
     let server = Server::moody(&published.cache, |_, _| Mood::Status(401, "X-Y: z"));
     let client = published.client(&server.url());
     let said = client.assert_all_built();
     assert!(said.contains("refuses access (401)"), "{said}");
+    assert_eq!((server.requests(), server.shown()), (1, None));
+
+    let server = Server::new(&published.cache);
+    let key = format!("public-keys = [\"{}\"]", published.key);
+    let settings = format!("{key}\ntoken-variable = \"CACHE_TOKEN\"");
+    let mut client = published.client_with(&server.url(), &settings);
+    client.env = client.env.with("CACHE_TOKEN", "secret");
+    client.assert_all_fetched();
+    assert_eq!(server.shown().as_deref(), Some("Bearer secret"));
+
+    let netrc = published.env.root().join("netrc");
+    fs::write(&netrc, "machine 127.0.0.1 login user password pass\n").unwrap();
+    let mut client = published.client_with(&server.url(), &key);
+    client.env = client.env.with("NETRC", netrc.to_str().unwrap());
+    client.assert_all_fetched();
+    assert_eq!(server.shown().as_deref(), Some("Basic dXNlcjpwYXNz"));
+    // A URL is printed, so it may not have a secret.
+    let url = server.url().replace("http://", "http://user:secret@");
+    let said = published.client_with(&url, &key).assert_all_built();
+    assert!(
+        said.contains("credentials") && !said.contains("secret"),
+        "{said}"
+    );
+}
+
+/// What is asked for before archives: the substituter, then closures. That is
+/// two round trips, however many units there are.
+#[test]
+fn a_tree_is_learned_in_one_request() {
+    let published = Published::new();
+    let paths = Arc::new(Mutex::new(Vec::new()));
+    let noted = Arc::clone(&paths);
+    let server = Server::moody(&published.cache, move |path, _| {
+        noted.lock().unwrap().push(path.to_owned());
+        Mood::Good
+    });
+    published.client(&server.url()).assert_all_fetched();
+    let paths = paths.lock().unwrap();
+    let kinds = paths.iter().map(|path| path.split('/').nth(1).unwrap());
+    let kinds: Vec<&str> = kinds.collect();
+    let archives = kinds.iter().filter(|kind| **kind == "archives").count();
+    assert!(archives > 3, "{paths:?}");
+    let before = &kinds[..kinds.len() - archives];
+    assert_eq!(before, ["quickbuild-cache.json", "closures"], "{paths:?}");
+}
+
+/// Requests for other hosts go to the proxy that the environment names.
+#[test]
+fn proxies_are_those_of_the_environment() {
+    let published = Published::new();
+    let server = Server::moody(&published.cache, |_, _| Mood::Status(418, "X-Y: z"));
+    let mut client = published.client("http://cache.example.org");
+    client.env = client
+        .env
+        .with("http_proxy", server.url())
+        .with("no_proxy", "");
+    let said = client.assert_all_built();
+    assert!(said.contains("answers 418"), "{said}");
     assert_eq!(server.requests(), 1);
 }
 

@@ -38,6 +38,8 @@ struct Inside {
     requests: AtomicUsize,
     /// Requests with `Range`.
     ranges: AtomicUsize,
+    /// What was last shown to be let in.
+    shown: Mutex<Option<String>>,
     stopped: AtomicBool,
     /// Wakes who is silent.
     stop: (Mutex<()>, Condvar),
@@ -66,6 +68,7 @@ impl Server {
             choose: Box::new(choose),
             requests: AtomicUsize::new(0),
             ranges: AtomicUsize::new(0),
+            shown: Mutex::new(None),
             stopped: AtomicBool::new(false),
             stop: (Mutex::new(()), Condvar::new()),
         });
@@ -95,6 +98,11 @@ impl Server {
         self.inside.requests.load(Ordering::SeqCst)
     }
 
+    /// The last request's `Authorization`.
+    pub(crate) fn shown(&self) -> Option<String> {
+        self.inside.shown.lock().unwrap().clone()
+    }
+
     pub(crate) fn ranges(&self) -> usize {
         self.inside.ranges.load(Ordering::SeqCst)
     }
@@ -116,9 +124,15 @@ impl Inside {
         reader.read_line(&mut line)?;
         let path = line.split(' ').nth(1).unwrap_or("/").to_owned();
         let (mut from, mut length) = (None, 0);
+        *self.shown.lock().unwrap() = None;
         loop {
             let mut header = String::new();
             reader.read_line(&mut header)?;
+            if let Some((name, value)) = header.split_once(": ")
+                && name.eq_ignore_ascii_case("authorization")
+            {
+                *self.shown.lock().unwrap() = Some(value.trim().to_owned());
+            }
             let header = header.trim().to_ascii_lowercase();
             if header.is_empty() {
                 break;
