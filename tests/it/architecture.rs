@@ -183,6 +183,22 @@ fn only_one_module_knows_the_file_system() {
 }
 
 #[test]
+fn only_one_module_knows_each_client() {
+    for (client, folder) in [
+        ("reqwest", "substituter/web"),
+        ("bollard", "builder/docker"),
+    ] {
+        let sources = sources().into_iter();
+        let found: Vec<String> = sources
+            .filter(|source| !source.path.with_extension("").starts_with(folder))
+            .filter(|source| source.code.contains(&format!("{client}::")))
+            .map(|source| source.path.display().to_string())
+            .collect();
+        assert!(found.is_empty(), "{client}: {found:#?}");
+    }
+}
+
+#[test]
 fn only_the_layout_knows_the_folders_of_the_target_directory() {
     // As whole literals and as parts of paths in literals.
     let folders = [
