@@ -57,7 +57,7 @@ fn selected(
     arguments: &PushArguments,
 ) -> Result<Vec<String>, Failure> {
     if arguments.all {
-        return Ok(store.names()?);
+        return Ok(store.available()?);
     }
     if arguments.recipes.is_empty() {
         let plan = planned(surroundings, store, arguments.arguments.clone())?;
