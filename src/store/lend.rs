@@ -228,7 +228,7 @@ mod tests {
         let time = Stamp::of(&lent.program()).unwrap().mtime;
         let archive = lent.folder.path().join("archive");
         let name = lent.output.store_name();
-        archive::export(&lent.store, &[name.clone()], &archive).unwrap();
+        archive::export(&lent.store, std::slice::from_ref(&name), &archive).unwrap();
         let settled = lent.store.output(&name).unwrap();
         let digest = crate::digest::ContentHash::of(b"a program");
         assert_eq!(settled.files[0].sha256, Some(digest));

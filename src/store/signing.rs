@@ -23,7 +23,7 @@ pub fn sign(store: &Store, names: &[String], key: &SecretKey) -> Result<Vec<Stri
         source,
     };
     let outputs = closure(store, names)?.map_err(|(name, kind)| refuse(&name, kind))?;
-    let outputs = store.settle_all(outputs, &refuse)?;
+    let outputs = store.settle_all(outputs, refuse)?;
     outputs.par_iter().try_for_each(|(name, _)| {
         let found = verify::inspect(store, name, Depth::Content).kinds;
         match found.into_iter().find(|kind| !kind.is_mendable()) {
@@ -223,7 +223,7 @@ mod tests {
         tampered("recipe", &|o| o.recipe = sample.base.recipe);
         tampered("id", &|o| o.id = sample.base.id);
         tampered("file", &|o| {
-            o.files[0].sha256 = Some(ContentHash::of(b"evil"))
+            o.files[0].sha256 = Some(ContentHash::of(b"evil"));
         });
         tampered("size", &|o| o.files[0].size += 1);
         tampered("name", &|o| o.files[0].name.push('x'));
