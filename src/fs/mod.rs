@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 pub use lock::Lock;
-pub use place::{Placement, Sharing, lend, place, place_at, take};
+pub use place::{Placement, Sharing, place, place_at, take};
 pub use private::{Access, create_private_dir_all, write_new_private};
 pub use stamp::{Stamp, Time, now, set_mtime};
 

@@ -75,15 +75,6 @@ fn place_with_time(
     Ok(Placement::Copy)
 }
 
-/// Holds on to a file that others may write to, as cheaply as can be: by a
-/// clone, else by a hardlink, which keeps the time, else by a copy.
-pub fn lend(from: &Path, to: &Path) -> Result<Placement> {
-    match reflink(from, to)? {
-        true => Ok(Placement::Reflink),
-        false => place(from, to, Sharing::Shared),
-    }
-}
-
 /// Clones a file, if the file system can.
 fn reflink(from: &Path, to: &Path) -> Result<bool> {
     if NO_REFLINK.load(Ordering::Relaxed) {

@@ -2,9 +2,8 @@
 //!
 //! A program is rebuilt at every edit and may have some hundred megabytes, and
 //! hardly one of them is ever wanted again. So at first the store only holds on
-//! to it: by a clone where the file system has them, else by a second name for
-//! the target directory's own file. Its SHA-256 is computed when somebody wants
-//! to have it, to sign or to send the output.
+//! to it, by a second name for the target directory's own file. Its SHA-256 is
+//! computed when somebody wants to sign or to send the output.
 //!
 //! Nobody but that one target directory shares such a file: into all others it
 //! is copied. So whoever writes into it there, as some linkers do, changes no
@@ -25,7 +24,8 @@ use crate::output::Output;
 
 /// Takes a file. The answer is its time, if that is not the store's.
 pub(super) fn lend(from: &Path, to: &Path) -> Result<Option<Time>> {
-    if fs::lend(from, to)? == Placement::Hardlink {
+    // Not by a clone: of a file that was just written it waits for the disk.
+    if fs::place(from, to, Sharing::Shared)? == Placement::Hardlink {
         return Ok(Stamp::of(to).map(|stamp| stamp.mtime));
     }
     fs::set_mtime(to, FILE_TIME)?;
@@ -201,8 +201,7 @@ mod tests {
         let lent = Lent::new();
         let stored = lent.store.file(&lent.output, 0);
         assert_eq!(lent.store.available().unwrap().len(), 2);
-        // As a linker does that writes in place; on a file system with clones
-        // the store has its own.
+        // As a linker does that writes in place.
         fs::write(&stored, b"A PROGRAM").unwrap();
         assert!(!lent.store.is_usable(&lent.output));
         let copied = lent.store.copy_out(

@@ -141,7 +141,7 @@ pub enum Source<'a> {
     Share(&'a Path),
     /// A file of the target directory that may change: copied.
     Copy(&'a Path),
-    /// A program of the target directory, taken without reading it.
+    /// A program of the target directory, taken by hardlink without reading it.
     Lend(&'a Path),
     /// Bytes made by us.
     Bytes(Vec<u8>),
