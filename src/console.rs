@@ -1,4 +1,5 @@
-//! The terminal's two streams: everything that is printed goes through here.
+//! The terminal's two streams: everything that is printed goes through here, and
+//! how errors read there.
 #![expect(
     clippy::print_stderr,
     clippy::print_stdout,
@@ -20,6 +21,17 @@ pub struct Unseen;
 impl Progress for Unseen {
     fn begin(&self, _pieces: usize) {}
     fn advance(&self) {}
+}
+
+/// The chain of an error's causes in one line.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(&format!(": {cause}"));
+        source = cause.source();
+    }
+    text
 }
 
 /// Prints one line.

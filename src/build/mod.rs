@@ -35,6 +35,7 @@ use crate::store::collect::{Limits, Run, collect};
 use crate::store::{Root, Store};
 use crate::substitute::Fetched;
 
+pub use crate::console::chain;
 pub use process::{CargoFailure, exit_code};
 pub use substitution::{Substitution, substitute};
 
@@ -166,17 +167,6 @@ fn settled(request: &Request) -> Option<Settled> {
         let state = State::load(folder);
         state.is_settled(&key, &request.environment).cloned()
     })
-}
-
-/// The chain of an error's causes in one line.
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(&format!(": {cause}"));
-        source = cause.source();
-    }
-    text
 }
 
 struct Prepared<'a> {

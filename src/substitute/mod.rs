@@ -25,7 +25,7 @@ mod lookup;
 use std::collections::BTreeSet;
 
 use crate::config::Config;
-use crate::console::Progress;
+use crate::console::{Progress, chain};
 use crate::digest::{OutputId, UnitKey};
 use crate::environment::Environment;
 use crate::fs;
@@ -144,17 +144,6 @@ struct Chosen {
     outputs: BTreeSet<OutputId>,
     /// Units that are ready with it.
     units: BTreeSet<UnitKey>,
-}
-
-/// The chain of an error's causes in one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(&format!(": {cause}"));
-        source = cause.source();
-    }
-    text
 }
 
 impl Scene<'_> {
