@@ -144,7 +144,8 @@ fn answer(
         record.served = served.map(|_| store_name.clone());
     }
     session::write_record(folder, &record)?;
-    if record.served.is_none() {
+    // Metadata stands in no linker's way.
+    if record.served.is_none() && parsed.emit.iter().any(|kind| kind == "link") {
         make_way(&record);
     }
     Ok(match replay {

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use super::substitute::{Sources, take_sources};
 use super::terminal::{Terminal, Verbosity, colour, size, verbosity};
 use super::{Exit, Failure, Surroundings, print_help_of};
-use crate::build::{self, Report, Request};
+use crate::build::{self, Report};
 use crate::cargo::invocation::{Invocation, Subcommand};
 use crate::config::Config;
 use crate::console;
@@ -36,13 +36,7 @@ pub(super) fn run(
         Config::built_in(&surroundings.environment)
     });
     sources.apply(&mut config, surroundings);
-    let request = Request {
-        environment: surroundings.environment.clone(),
-        folder: surroundings.folder.clone(),
-        invocation,
-        program: surroundings.program.clone(),
-        seal: None,
-    };
+    let request = surroundings.request(invocation);
     let (status, report) = build::run(&request, &config, &mut terminal)?;
     build::Observer::clear(&mut terminal);
     if verbosity == Verbosity::Verbose {

@@ -24,7 +24,8 @@ use std::process::ExitCode;
 use clap::{CommandFactory as _, Parser as _};
 
 use crate::bridge::{WRAPPER_NAME, is_replay, run_replay, run_wrapper};
-use crate::build::chain;
+use crate::build::{Request, chain};
+use crate::cargo::invocation::Invocation;
 use crate::cargo::invocation::Subcommand;
 use crate::config::Config;
 use crate::environment::Environment;
@@ -114,6 +115,17 @@ pub(crate) struct Surroundings {
 }
 
 impl Surroundings {
+    /// A command given here.
+    fn request(&self, invocation: Invocation) -> Request {
+        Request {
+            environment: self.environment.clone(),
+            folder: self.folder.clone(),
+            invocation,
+            program: self.program.clone(),
+            seal: None,
+        }
+    }
+
     fn config(&self) -> Result<Config, Failure> {
         Config::load(&self.environment, &self.folder).map_err(|error| {
             Failure::from(error).hint("`quickbuild doctor` says which files are read")

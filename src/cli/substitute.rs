@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use super::plan::command;
 use super::terminal::{Terminal, colour, print_line, size, verbosity};
 use super::{Exit, Failure, Surroundings, print_help};
-use crate::build::{self, Request};
+use crate::build;
 use crate::config::Config;
 
 /// Where a command fetches from.
@@ -84,13 +84,7 @@ pub(super) fn run(
         verbosity(&surroundings.environment, &invocation),
         colour(&surroundings.environment, &invocation),
     );
-    let request = Request {
-        environment: surroundings.environment.clone(),
-        folder: surroundings.folder.clone(),
-        invocation,
-        program: surroundings.program.clone(),
-        seal: None,
-    };
+    let request = surroundings.request(invocation);
     let done = build::substitute(&request, &config, &mut terminal).map_err(Failure::new)?;
     build::Observer::clear(&mut terminal);
     print_line(&format!(
