@@ -4,7 +4,7 @@
 //! Only the time is limited, and nothing keeps a build script from reading
 //! other files or the network: what comes of it is for this machine.
 
-use std::io::{BufRead as _, BufReader, Read};
+use std::io::{BufRead as _, BufReader, Read, Write as _};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -14,7 +14,8 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process_group};
 
 use super::{
-    Builder, BuilderError, Content, Entry, REMAPPED, Result, Said, Stream, Task, Watcher, archive,
+    Begun, Builder, BuilderError, Content, Entry, GO, Load, REMAPPED, Result, Said, Stream, Task,
+    Watcher, archive,
 };
 use crate::environment::Environment;
 use crate::fs;
@@ -86,21 +87,34 @@ impl Builder for Scratch {
         self.files.clone()
     }
 
-    fn run(&self, task: &Task<'_>, watcher: &mut dyn Watcher) -> Result<i64> {
+    fn begin<'a>(&'a self, task: &'a Task) -> Result<Box<dyn Begun + 'a>> {
         for folder in ["in", "work"] {
             fs::remove_dir_all(&self.root.join(folder))?;
         }
-        archive::place(&self.root, task.files)?;
-        if !task.prepare.is_empty() {
-            let mut said = Said::new(watcher);
-            let code = self.finish(task, task.prepare, &mut said)?;
-            if !code.success() {
-                return Err(BuilderError::Prepare(said.text));
-            }
+        archive::place(&self.root, &task.first)?;
+        let scratch = self;
+        Ok(Box::new(Here { scratch, task }))
+    }
+}
+
+/// A task in the folder.
+struct Here<'a> {
+    scratch: &'a Scratch,
+    task: &'a Task,
+}
+
+impl Begun for Here<'_> {
+    fn run(self: Box<Self>, load: &Load<'_>, watcher: &mut dyn Watcher) -> Result<i64> {
+        let Self { scratch, task } = *self;
+        archive::place(&scratch.root, load.files)?;
+        let mut said = Said::new(watcher);
+        let code = scratch.finish(task, &task.prepare, &mut said)?;
+        if !code.success() {
+            return Err(BuilderError::Prepare(said.text));
         }
-        let status = self.finish(task, task.command, watcher)?;
+        let status = scratch.finish(task, &task.command, watcher)?;
         if status.success() {
-            archive::take(&self.root.join("work/out"), task.output)?;
+            archive::take(&scratch.root.join("work/out"), load.output)?;
         }
         Ok(i64::from(status.code().unwrap_or(-1)))
     }
@@ -110,7 +124,7 @@ impl Scratch {
     /// Runs one command to its end.
     fn finish(
         &self,
-        task: &Task<'_>,
+        task: &Task,
         command: &[String],
         watcher: &mut dyn Watcher,
     ) -> Result<ExitStatus> {
@@ -120,7 +134,7 @@ impl Scratch {
             .env_clear()
             .envs(task.environment.iter().map(|(name, value)| (name, value)))
             .current_dir(self.root.join("work"))
-            .stdin(Stdio::null())
+            .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .process_group(0)
@@ -129,6 +143,11 @@ impl Scratch {
                 program: program.to_owned(),
                 source,
             })?;
+        // One that ends without having read it says why.
+        let _ = child
+            .stdin
+            .take()
+            .map(|mut input| input.write_all(GO.as_bytes()));
         let followed = follow(&mut child, task.limits.time, watcher);
         // Whatever it has started goes with it.
         let group = i32::try_from(child.id()).ok().and_then(Pid::from_raw);

@@ -1,9 +1,9 @@
 //! What runs a realisation: a container of a Docker engine, or a scratch folder
 //! of this machine.
 //!
-//! A builder gets a [`Task`]: files to put before it, a command, limits, and a
-//! folder for what it leaves. It sees neither the store nor a recipe, and no
-//! key ever comes near it.
+//! A builder gets a [`Task`]: commands and limits; and then its [`Load`]: files
+//! to put before them, and a folder for what they leave. It sees neither the
+//! store nor a recipe, and no key ever comes near it.
 //!
 //! ```text
 //! <root>/            `/quickbuild` in a container
@@ -54,24 +54,35 @@ pub const REMAPPED: [(&str, &str); 3] = [
 /// Numeric id of the user and the group `builder`, as whom everything runs.
 pub const BUILDER_ID: u64 = 1000;
 
-/// A command with everything that it may read.
+/// A command with what is known of it before its files are.
 #[derive(Debug)]
-pub struct Task<'a> {
-    /// What it is about, for messages and labels.
-    pub name: &'a str,
+pub struct Task {
+    /// What it is about, for labels.
+    pub name: String,
     /// The store that it works for, for labels.
-    pub store: &'a Path,
-    /// What is put before the command, below `in/` and `work/`.
-    pub files: &'a [Entry],
+    pub store: PathBuf,
+    /// What both commands cannot be started without, and folders of the command.
+    pub first: Vec<Entry>,
     /// A program, below the root, and its arguments: runs first, and may write
     /// to `in/`.
-    pub prepare: &'a [String],
+    pub prepare: Vec<String>,
     /// The program, below the root, and its arguments.
-    pub command: &'a [String],
+    pub command: Vec<String>,
     /// All variables that the command sees.
-    pub environment: &'a [(String, String)],
+    pub environment: Vec<(String, String)>,
     /// What it may use.
     pub limits: Limits,
+}
+
+/// The word that a command waits for, a line on its standard input: it may be
+/// started long before all is there that it reads.
+pub const GO: &str = "go\n";
+
+/// What a task works with, and where to.
+#[derive(Debug)]
+pub struct Load<'a> {
+    /// What is put before the commands, below `in/` and `work/`.
+    pub files: &'a [Entry],
     /// The folder on this machine that gets what the command leaves in
     /// `work/out`; it exists and is empty.
     pub output: &'a Path,
@@ -179,13 +190,19 @@ pub trait Builder: Sync {
     fn files(&self) -> Vec<Entry> {
         Vec::new()
     }
-    /// Runs a task and brings back what it left. The exit code is the
-    /// command's.
-    fn run(&self, task: &Task<'_>, watcher: &mut dyn Watcher) -> Result<i64>;
+    /// Makes ready what a task needs beside its files: as long as that takes, the
+    /// caller can find out which these are.
+    fn begin<'a>(&'a self, task: &'a Task) -> Result<Box<dyn Begun + 'a>>;
     /// Removes all that is left of its tasks, whatever happened to them; also
     /// done when it is dropped. It takes a while, and can be done beside what the
     /// caller does with the result.
     fn tidy(&self) {}
+}
+
+/// A task that only lacks its files.
+pub trait Begun: Send {
+    /// Runs it and brings back what it left. The exit code is the command's.
+    fn run(self: Box<Self>, load: &Load<'_>, watcher: &mut dyn Watcher) -> Result<i64>;
 }
 
 /// Why a task could not be run to its end.

@@ -2,21 +2,19 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use super::audit::Audit;
+use super::begin::{Beginning, Cancelled};
 use super::job::{CargoMessage, Event, FORMAT, Job, Report};
 use super::journal::{self, Entry as Note, Journal};
 use super::order::Planned;
 use super::scratch::Scratch;
 use super::skeleton::Skeleton;
 use super::sources::Sources;
-use super::unpack::LIST;
 use super::{Order, Realisation, RealiseError, Result, provenance};
 use crate::build::Observer;
-use crate::builder::{Content, Entry, Stream, Task, Watcher};
+use crate::builder::{Content, Entry, Load, Stream, Watcher};
 use crate::digest::RecipeHash;
 use crate::fs;
 use crate::output::Output;
@@ -39,6 +37,7 @@ pub(super) struct Attempt<'a> {
 impl Attempt<'_> {
     pub(super) fn run(
         &self,
+        begun: Beginning<'_>,
         scratch: &Scratch,
         observer: &mut dyn Observer,
     ) -> Result<(Realisation, Report)> {
@@ -55,46 +54,21 @@ impl Attempt<'_> {
             .chain(order.wanted.iter().flatten().copied())
             .collect();
         let mut log = journal.open(&note)?;
-
-        let cancelled = Arc::new(AtomicBool::new(false));
-        let signals = [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM];
-        let handlers =
-            signals.map(|signal| signal_hook::flag::register(signal, Arc::clone(&cancelled)));
-        let root = order.builder.root();
-        let inside = |below: &str| root.join(below).to_string_lossy().into_owned();
-        let prepare = [
-            inside("in/quickbuild"),
-            "realise".to_owned(),
-            "--unpack".to_owned(),
-            inside(&format!("in/{LIST}")),
-        ];
-        let command = [
-            inside("in/quickbuild"),
-            "realise".to_owned(),
-            "--inside".to_owned(),
-            inside("in/job.json"),
-        ];
-        let task = Task {
-            name: &self.plan.name,
-            store: order.store.root(),
+        let load = Load {
             files: &files,
-            prepare: &prepare,
-            command: &command,
-            environment: &order.variables(root),
-            limits: order.terms.limits,
             output: &output,
         };
         observer.step(&format!("starting the builder {}", order.terms.name));
         let mut follower = Follower {
             observer,
             log: &mut log,
-            cancelled: &cancelled,
+            cancelled: begun.cancelled,
             started: Instant::now(),
             tail: Vec::new(),
             failed: None,
         };
         let started = follower.started;
-        let ran = order.builder.run(&task, &mut follower);
+        let ran = begun.task.and_then(|task| task.run(&load, &mut follower));
         let (tail, failed) = (follower.tail, follower.failed);
         let seconds = started.elapsed().as_secs_f64();
         observer.clear();
@@ -120,9 +94,6 @@ impl Attempt<'_> {
                 }),
             }
         });
-        for handler in handlers.into_iter().flatten() {
-            signal_hook::low_level::unregister(handler);
-        }
         let log = journal.close(log, note, result.as_ref().err())?;
         let (mut realisation, report) = result?;
         realisation.seconds = seconds;
@@ -139,6 +110,7 @@ impl Attempt<'_> {
             registries: &self.skeleton.registries,
             checkouts: &self.skeleton.checkouts,
             wanted: &self.skeleton.packages,
+            disk: order.terms.disk,
         };
         let mut files = sources.gather()?;
         let wanted = match &order.wanted {
@@ -166,18 +138,7 @@ impl Attempt<'_> {
                 executable: false,
             },
         });
-        files.push(Entry {
-            path: "in/quickbuild".to_owned(),
-            content: Content::File(order.program.to_owned()),
-        });
         files.extend(self.valid_outputs());
-        let own = ["out", "home", "tmp", "target", "store"].map(|name| format!("work/{name}"));
-        for folder in own.iter().map(String::as_str).chain(["in/workspace"]) {
-            files.push(Entry {
-                path: folder.to_owned(),
-                content: Content::Folder,
-            });
-        }
         files.extend(self.skeleton.files.iter().cloned());
         Ok(files)
     }
@@ -264,7 +225,7 @@ impl Attempt<'_> {
 struct Follower<'a> {
     observer: &'a mut dyn Observer,
     log: &'a mut journal::Log,
-    cancelled: &'a AtomicBool,
+    cancelled: &'a Cancelled,
     started: Instant,
     tail: Vec<String>,
     failed: Option<String>,
@@ -292,7 +253,7 @@ impl Watcher for Follower<'_> {
     }
 
     fn is_cancelled(&self) -> bool {
-        self.cancelled.load(Ordering::Relaxed)
+        self.cancelled.is_set()
     }
 }
 

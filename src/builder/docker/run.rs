@@ -1,11 +1,22 @@
-//! One task in one container.
+//! One task in one container, after another one has prepared its files.
 //!
 //! Two volumes hold what the task sees: one with its files, mounted read-only,
 //! and one to work in. Both are filled and read through the engine's archive
 //! calls, so the engine may run on another machine, and no folder of this one
 //! is ever visible inside.
+//!
+//! Starting a container takes a while. Both are started beside what this machine
+//! does to find out what the files are; each then waits for the word [`GO`], and
+//! the second gets it when the first has ended:
+//!
+//! ```text
+//! engine  volumes, containers │ start both │ files ─► go │ prepare ─► go │ command
+//! here    ───────── which files? ─────────►│
+//! ```
 
 use std::collections::HashMap;
+use std::fmt::Debug;
+use std::future::Future;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc as blocking;
@@ -13,7 +24,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bollard::body_try_stream;
-use bollard::container::LogOutput;
+use bollard::container::{AttachContainerResults, LogOutput};
 use bollard::models::{
     ContainerCreateBody, ContainerState, HostConfig, HostConfigLogConfig, Mount, MountType,
     MountVolumeOptions, ResourcesUlimits, VolumeCreateRequest,
@@ -24,7 +35,9 @@ use bollard::query_parameters::{
     StartContainerOptions, UploadToContainerOptionsBuilder, WaitContainerOptions,
 };
 use bytes::BytesMut;
+use futures_util::future::join_all;
 use futures_util::{StreamExt as _, stream};
+use tokio::io::AsyncWriteExt as _;
 use tokio::sync::mpsc;
 
 use super::leftovers::labels;
@@ -33,10 +46,23 @@ use super::{Engine, Image, engine_error, is_absent};
 use crate::builder::archive::{self, Part};
 use crate::builder::unique_name;
 use crate::builder::{
-    BUILDER_ID, Builder, BuilderError, ROOT, Result, Said, Stream, Task, Watcher,
+    BUILDER_ID, Begun, Builder, BuilderError, Entry, GO, Load, ROOT, Result, Said, Stream, Task,
+    Watcher,
 };
 use crate::fs;
 use crate::output::Maker;
+
+/// The volumes, and to whom what is in them belongs.
+const PARTS: [Part; 2] = [
+    Part {
+        folder: "in",
+        owner: 0,
+    },
+    Part {
+        folder: "work",
+        owner: BUILDER_ID,
+    },
+];
 
 /// Files that a process may have open, and processes of the user: the same on
 /// every engine, and no more than any engine may give.
@@ -91,7 +117,7 @@ impl Builder for Container<'_> {
         Path::new(ROOT)
     }
 
-    fn run(&self, task: &Task<'_>, watcher: &mut dyn Watcher) -> Result<i64> {
+    fn begin<'a>(&'a self, task: &'a Task) -> Result<Box<dyn Begun + 'a>> {
         let run = Run {
             engine: self.engine,
             image: &self.image,
@@ -99,7 +125,7 @@ impl Builder for Container<'_> {
             name: unique_name(),
         };
         self.left().push(run.name.clone());
-        run.whole(watcher)
+        Ok(Box::new(run.begin()?))
     }
 
     fn tidy(&self) {
@@ -121,39 +147,76 @@ impl Container<'_> {
 struct Run<'a> {
     engine: &'a Engine,
     image: &'a Image,
-    task: &'a Task<'a>,
+    task: &'a Task,
     /// Of the container and, with an ending, of its volumes.
     name: String,
 }
 
-impl Run<'_> {
-    fn whole(&self, watcher: &mut dyn Watcher) -> Result<i64> {
-        for folder in ["in", "work"] {
-            let request = VolumeCreateRequest {
-                name: Some(volume(&self.name, folder)),
-                labels: Some(labels(self.task)),
-                ..VolumeCreateRequest::default()
-            };
-            let made = self.engine.client.create_volume(request);
-            self.engine.ask("make a volume", made)?;
+/// A task whose containers wait for their word.
+struct Waiting<'a> {
+    run: Run<'a>,
+    preparing: Attached,
+    building: Attached,
+}
+
+/// A container that was started.
+#[derive(Debug)]
+struct Attached {
+    container: String,
+    streams: AttachContainerResults,
+}
+
+impl Begun for Waiting<'_> {
+    fn run(self: Box<Self>, load: &Load<'_>, watcher: &mut dyn Watcher) -> Result<i64> {
+        let Self {
+            run,
+            preparing,
+            building,
+        } = *self;
+        run.upload(load.files)?;
+        let mut said = Said::new(watcher);
+        if run.follow(preparing, &mut said)? != 0 {
+            return Err(BuilderError::Prepare(said.text));
         }
-        self.fill(watcher)?;
-        self.create(&self.name, self.sealed(Step::Building))?;
-        let code = self.follow(&self.name, watcher)?;
+        let code = run.follow(building, watcher)?;
         if code == 0 {
-            let folder = self.folder("work");
-            match folder.map(|folder| archive::take(&folder.join("out"), self.task.output)) {
-                Some(Ok(())) => {}
-                // Files may be out of reach one by one, as a rootless engine's are.
-                None | Some(Err(BuilderError::File(_))) => {
-                    fs::remove_dir_all(self.task.output)?;
-                    fs::create_dir_all(self.task.output)?;
-                    self.bring_back()?;
-                }
-                Some(refused) => refused?,
-            }
+            run.bring(load.output)?;
         }
         Ok(code)
+    }
+}
+
+impl<'a> Run<'a> {
+    fn begin(self) -> Result<Waiting<'a>> {
+        let volumes = PARTS.map(|part| self.make_volume(part.folder));
+        self.engine.all(volumes)?;
+        let steps = [Step::Preparing, Step::Building];
+        self.engine.all(steps.map(|step| self.create(step)))?;
+        self.upload(&self.task.first)?;
+        let [preparing, building] = self.engine.all(steps.map(|step| self.start(step)))?;
+        Ok(Waiting {
+            run: self,
+            preparing,
+            building,
+        })
+    }
+
+    async fn make_volume(&self, folder: &str) -> Result<()> {
+        let request = VolumeCreateRequest {
+            name: Some(volume(&self.name, folder)),
+            labels: Some(labels(self.task)),
+            ..VolumeCreateRequest::default()
+        };
+        let made = self.engine.client.create_volume(request).await;
+        made.map(drop).map_err(engine_error("make a volume"))
+    }
+
+    /// The container of a step.
+    fn container(&self, step: Step) -> String {
+        match step {
+            Step::Preparing => loader(&self.name),
+            Step::Building => self.name.clone(),
+        }
     }
 
     fn mounts(&self, of_files: Access) -> Vec<Mount> {
@@ -171,10 +234,13 @@ impl Run<'_> {
         vec![mount("in", of_files), mount("work", Access::Writing)]
     }
 
-    fn create(&self, name: &str, body: ContainerCreateBody) -> Result<()> {
-        let options = CreateContainerOptionsBuilder::default().name(name).build();
+    async fn create(&self, step: Step) -> Result<()> {
+        let options = CreateContainerOptionsBuilder::default()
+            .name(&self.container(step))
+            .build();
+        let body = self.sealed(step);
         let created = self.engine.client.create_container(Some(options), body);
-        match self.engine.runtime.block_on(created) {
+        match created.await {
             Ok(_) => Ok(()),
             Err(error) if is_absent(&error) => Err(BuilderError::NoImage {
                 image: self.image.id.clone(),
@@ -183,34 +249,26 @@ impl Run<'_> {
         }
     }
 
-    /// Puts the task's files into the volumes, through a container of its own:
-    /// where a volume is mounted read-only the engine puts nothing, and what
-    /// prepares the files writes there, too.
-    fn fill(&self, watcher: &dyn Watcher) -> Result<()> {
-        let loader = loader(&self.name);
-        self.create(&loader, self.sealed(Step::Preparing))?;
-        let parts = [("in", 0), ("work", BUILDER_ID)];
-        for (folder, owner) in parts {
-            self.upload(&loader, Part { folder, owner })?;
-        }
-        if !self.task.prepare.is_empty() {
-            let mut said = Said::new(watcher);
-            if self.follow(&loader, &mut said)? != 0 {
-                return Err(BuilderError::Prepare(said.text));
+    /// Puts entries into the volumes, through the first container: where a
+    /// volume is mounted read-only, as in the second, the engine puts nothing.
+    fn upload(&self, entries: &[Entry]) -> Result<()> {
+        for part in PARTS {
+            let is_in = |entry: &Entry| archive::below(&entry.path, part.folder).is_some();
+            if entries.iter().any(is_in) {
+                self.upload_part(entries, part)?;
             }
         }
-        let removed = self.engine.client.remove_container(&loader, None);
-        self.engine.ask("remove a container", removed)
+        Ok(())
     }
 
     /// Fills one volume. By its own path: what is given to a folder above, some
     /// engines put beside the volume.
-    fn upload(&self, loader: &str, part: Part) -> Result<()> {
+    fn upload_part(&self, entries: &[Entry], part: Part) -> Result<()> {
         let path = format!("{ROOT}/{}", part.folder);
+        let container = self.container(Step::Preparing);
         let (sender, receiver) = mpsc::channel(64);
         std::thread::scope(|scope| {
-            let writer =
-                scope.spawn(move || archive::write(Writing(sender), self.task.files, part));
+            let writer = scope.spawn(move || archive::write(Writing(sender), entries, part));
             let pieces = stream::unfold(receiver, |mut receiver| async {
                 receiver.recv().await.map(|piece| (piece, receiver))
             });
@@ -218,7 +276,8 @@ impl Run<'_> {
                 .path(&path)
                 .build();
             let client = &self.engine.client;
-            let upload = client.upload_to_container(loader, Some(options), body_try_stream(pieces));
+            let pieces = body_try_stream(pieces);
+            let upload = client.upload_to_container(&container, Some(options), pieces);
             let uploaded = self.engine.ask("take the task's files", upload);
             // A file that cannot be read is the cause of an upload that fails.
             writer.join().map_err(|_panic| BuilderError::Panic)??;
@@ -231,15 +290,15 @@ impl Run<'_> {
     /// prepared, by whom they belong to.
     fn sealed(&self, step: Step) -> ContainerCreateBody {
         let (command, user, access) = match step {
-            Step::Preparing => (self.task.prepare, 0, Access::Writing),
-            Step::Building => (self.task.command, BUILDER_ID, Access::Reading),
+            Step::Preparing => (&self.task.prepare, 0, Access::Writing),
+            Step::Building => (&self.task.command, BUILDER_ID, Access::Reading),
         };
         let limits = self.task.limits;
         let number = |limit: u64| i64::try_from(limit).ok().filter(|&limit| limit > 0);
         let variables = self.task.environment.iter();
         ContainerCreateBody {
             image: Some(self.image.id.clone()),
-            cmd: Some(command.to_vec()),
+            cmd: Some(command.clone()),
             env: Some(
                 variables
                     .map(|(name, value)| format!("{name}={value}"))
@@ -248,6 +307,9 @@ impl Run<'_> {
             hostname: Some("builder".to_owned()),
             user: Some(format!("{user}:{user}")),
             working_dir: Some(format!("{ROOT}/work")),
+            open_stdin: Some(true),
+            stdin_once: Some(true), // ends when this process does
+            attach_stdin: Some(true),
             attach_stdout: Some(true),
             attach_stderr: Some(true),
             labels: Some(labels(self.task)),
@@ -282,22 +344,41 @@ impl Run<'_> {
         }
     }
 
-    /// Starts the command, hands on what it says, and waits for its end.
-    fn follow(&self, container: &str, watcher: &mut dyn Watcher) -> Result<i64> {
+    /// Starts a container, whose command waits.
+    async fn start(&self, step: Step) -> Result<Attached> {
         let Engine { client, .. } = self.engine;
+        let container = self.container(step);
         let options = AttachContainerOptionsBuilder::default()
             .stream(true)
+            .stdin(true)
             .stdout(true)
             .stderr(true)
             .build();
-        let attached = client.attach_container(container, Some(options));
-        let attached = self.engine.ask("attach to the container", attached)?;
-        let started = client.start_container(container, None::<StartContainerOptions>);
-        self.engine.ask("start the container", started)?;
+        let attached = client.attach_container(&container, Some(options)).await;
+        let streams = attached.map_err(engine_error("attach to the container"))?;
+        let options = None::<StartContainerOptions>;
+        let started = client.start_container(&container, options).await;
+        started.map_err(engine_error("start the container"))?;
+        Ok(Attached { container, streams })
+    }
+
+    /// Gives a command its word, hands on what it says, and waits for its end.
+    fn follow(&self, attached: Attached, watcher: &mut dyn Watcher) -> Result<i64> {
+        let Attached { container, streams } = attached;
+        let AttachContainerResults {
+            mut output,
+            mut input,
+        } = streams;
+        let container = container.as_str();
+        let go = async {
+            input.write_all(GO.as_bytes()).await?;
+            input.flush().await
+        };
+        // One that has ended already has said why.
+        let _ = self.engine.runtime.block_on(go);
 
         let limit = self.task.limits.time;
         let deadline = Instant::now() + limit;
-        let mut output = attached.output;
         let mut lines = Lines::default();
         loop {
             let next = async { tokio::time::timeout(TICK, output.next()).await };
@@ -370,8 +451,23 @@ impl Run<'_> {
         (is_its && fs::list(&found).is_ok_and(|files| !files.is_empty())).then_some(found)
     }
 
+    /// Moves what the command left, or has it given back.
+    fn bring(&self, output: &Path) -> Result<()> {
+        let folder = self.folder("work");
+        match folder.map(|folder| archive::take(&folder.join("out"), output)) {
+            Some(Ok(())) => Ok(()),
+            // Files may be out of reach one by one, as a rootless engine's are.
+            None | Some(Err(BuilderError::File(_))) => {
+                fs::remove_dir_all(output)?;
+                fs::create_dir_all(output)?;
+                self.bring_back(output)
+            }
+            Some(refused) => refused,
+        }
+    }
+
     /// Unpacks what the command left.
-    fn bring_back(&self) -> Result<()> {
+    fn bring_back(&self, output: &Path) -> Result<()> {
         let options = DownloadFromContainerOptionsBuilder::default()
             .path(&format!("{ROOT}/work/out"))
             .build();
@@ -379,7 +475,7 @@ impl Run<'_> {
         let mut pieces = client.download_from_container(&self.name, Some(options));
         let (sender, receiver) = blocking::sync_channel(16);
         std::thread::scope(|scope| {
-            let reader = scope.spawn(|| archive::read(Reading::new(receiver), self.task.output));
+            let reader = scope.spawn(|| archive::read(Reading::new(receiver), output));
             let download = async {
                 // Gathered, or the two threads would wake each other for each.
                 let mut gathered = BytesMut::with_capacity(GATHERED);
@@ -413,19 +509,28 @@ impl Engine {
             .force(true)
             .v(true)
             .build();
-        for container in [loader(name), name.to_owned()] {
-            let removed = self
-                .client
-                .remove_container(&container, Some(force.clone()));
-            let _ = self.runtime.block_on(removed); // most are gone already
-        }
-        for folder in ["in", "work"] {
-            let volume = volume(name, folder);
-            let removed = self
-                .client
-                .remove_volume(&volume, None::<RemoveVolumeOptions>);
-            let _ = self.runtime.block_on(removed); // where it fails, the next task sweeps
-        }
+        // What fails is gone already, or the next task sweeps it.
+        let containers = [loader(name), name.to_owned()].map(|container| {
+            let force = Some(force.clone());
+            async move { self.client.remove_container(&container, force).await }
+        });
+        let _ = self.runtime.block_on(join_all(containers));
+        let volumes = PARTS.map(|part| {
+            let (name, options) = (volume(name, part.folder), None::<RemoveVolumeOptions>);
+            async move { self.client.remove_volume(&name, options).await }
+        });
+        let _ = self.runtime.block_on(join_all(volumes));
+    }
+
+    /// Waits for answers that are asked for at once, of all even if one is an
+    /// error: what it was about may exist all the same.
+    fn all<T: Debug, const N: usize>(
+        &self,
+        answers: [impl Future<Output = Result<T>>; N],
+    ) -> Result<[T; N]> {
+        let answers = self.runtime.block_on(join_all(answers));
+        let answers: Vec<T> = answers.into_iter().collect::<Result<_>>()?;
+        Ok(answers.try_into().expect("each gives one answer"))
     }
 }
 

@@ -1,0 +1,116 @@
+//! The beginning of a builder, beside what this machine does to find out what
+//! it has to build.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use signal_hook::SigId;
+use signal_hook::consts::{SIGINT, SIGTERM};
+
+use super::unpack::LIST;
+use super::{Order, RealiseError, Result};
+use crate::builder::{self, Begun, BuilderError, Content, Entry, Task};
+
+/// Folders of the half in the builder, below `work/`.
+const FOLDERS: [&str; 5] = ["out", "home", "tmp", "target", "store"];
+
+/// A builder that waits for its files, or why there is none.
+pub(super) struct Beginning<'a> {
+    pub(super) task: builder::Result<Box<dyn Begun + 'a>>,
+    pub(super) cancelled: &'a Cancelled,
+}
+
+/// Whether the user wants it to end. From when it is made until it is dropped,
+/// the signals do nothing else.
+pub(super) struct Cancelled {
+    is_set: Arc<AtomicBool>,
+    handlers: Vec<SigId>,
+}
+
+impl Cancelled {
+    pub(super) fn new() -> Self {
+        let is_set = Arc::new(AtomicBool::new(false));
+        let register = |signal| signal_hook::flag::register(signal, Arc::clone(&is_set));
+        let handlers = [SIGINT, SIGTERM].into_iter().map(register);
+        Self {
+            handlers: handlers.filter_map(std::result::Result::ok).collect(),
+            is_set,
+        }
+    }
+
+    pub(super) fn is_set(&self) -> bool {
+        self.is_set.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Cancelled {
+    fn drop(&mut self) {
+        for handler in self.handlers.drain(..) {
+            signal_hook::low_level::unregister(handler);
+        }
+    }
+}
+
+impl Order<'_> {
+    /// The task, as far as it is known before its files are.
+    pub(super) fn task(&self) -> Task {
+        let root = self.builder.root();
+        let inside = |below: &str| root.join(below).to_string_lossy().into_owned();
+        let command = |option: &str, file: &str| {
+            let program = inside("in/quickbuild");
+            let file = inside(&format!("in/{file}"));
+            vec![program, "realise".to_owned(), option.to_owned(), file]
+        };
+        let mut first = vec![Entry {
+            path: "in/quickbuild".to_owned(),
+            content: Content::File(self.program.to_owned()),
+        }];
+        let own = FOLDERS.map(|name| format!("work/{name}"));
+        for path in own.into_iter().chain(["in/workspace".to_owned()]) {
+            let content = Content::Folder;
+            first.push(Entry { path, content });
+        }
+        Task {
+            name: self
+                .name
+                .clone()
+                .unwrap_or_else(|| folder_name(self.folder)),
+            store: self.store.root().to_owned(),
+            first,
+            prepare: command("--unpack", LIST),
+            command: command("--inside", "job.json"),
+            environment: self.variables(root),
+            limits: self.terms.limits,
+        }
+    }
+
+    /// Begins a task while `work` finds out what is in it.
+    pub(super) fn beside<'a, T>(
+        &'a self,
+        task: &'a Task,
+        cancelled: &'a Cancelled,
+        work: impl FnOnce() -> Result<T>,
+    ) -> Result<(Beginning<'a>, T)> {
+        std::thread::scope(|scope| {
+            let builder = self.builder;
+            let begun = scope.spawn(move || builder.begin(task));
+            let found = work();
+            let task = begun.join().unwrap_or(Err(BuilderError::Panic));
+            match found {
+                Ok(found) => Ok((Beginning { task, cancelled }, found)),
+                // Ctrl-C reached those who were asked, too.
+                Err(_) if cancelled.is_set() => Err(RealiseError::Builder {
+                    name: folder_name(self.folder),
+                    source: BuilderError::Cancelled,
+                }),
+                Err(error) => Err(error),
+            }
+        })
+    }
+}
+
+fn folder_name(folder: &Path) -> String {
+    let name = folder.file_name().unwrap_or(folder.as_os_str());
+    name.to_string_lossy().into_owned()
+}
