@@ -268,7 +268,7 @@ impl Follower<'_> {
             Event::Step { message } => {
                 let seconds = self.started.elapsed().as_secs_f64();
                 self.log
-                    .line(&format!("== {message} (after {seconds:.1} s)"));
+                    .line(&format!("== {message} (after {seconds:.2} s)"));
             }
             Event::Warning { message } => {
                 self.log.line(&format!("warning: {message}"));
