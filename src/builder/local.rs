@@ -4,7 +4,7 @@
 //! Only the time is limited, and nothing keeps a build script from reading
 //! other files or the network: what comes of it is for this machine.
 
-use std::io::{BufRead as _, BufReader, Read, Write as _};
+use std::io::{BufRead as _, BufReader, Read};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process_group};
 
 use super::{
-    Begun, Builder, BuilderError, Content, Entry, GO, Load, REMAPPED, Result, Said, Stream, Task,
-    Watcher, archive,
+    Begun, Builder, BuilderError, Content, Entry, IsCancelled, Load, REMAPPED, Result, Said,
+    Stream, Task, Watcher, archive,
 };
 use crate::environment::Environment;
 use crate::fs;
@@ -30,7 +30,7 @@ const COMPILERS: [&str; 4] = ["cc", "gcc", "c++", "g++"];
 /// Runs tasks in a folder of its own, which is removed when it is dropped.
 pub struct Scratch {
     root: PathBuf,
-    files: Vec<Entry>,
+    compilers: Vec<Entry>,
 }
 
 impl Scratch {
@@ -58,8 +58,8 @@ impl Scratch {
                 },
             })
         };
-        let files = COMPILERS.into_iter().filter_map(wrapper).collect();
-        Ok(Self { root, files })
+        let compilers = COMPILERS.into_iter().filter_map(wrapper).collect();
+        Ok(Self { root, compilers })
     }
 
     /// The folder of the compilers, for the front of `PATH`.
@@ -83,35 +83,35 @@ impl Builder for Scratch {
         &self.root
     }
 
-    fn files(&self) -> Vec<Entry> {
-        self.files.clone()
-    }
-
-    fn begin<'a>(&'a self, task: &'a Task) -> Result<Box<dyn Begun + 'a>> {
+    fn begin<'a>(
+        &'a self,
+        task: &'a Task,
+        is_cancelled: IsCancelled<'_>,
+    ) -> Result<Box<dyn Begun + 'a>> {
         for folder in ["in", "work"] {
             fs::remove_dir_all(&self.root.join(folder))?;
         }
         archive::place(&self.root, &task.first)?;
+        archive::place(&self.root, &self.compilers)?;
+        let mut said = Said::new(is_cancelled);
+        if !self.finish(task, &task.prepare, &mut said)?.success() {
+            return Err(BuilderError::Prepare(said.text));
+        }
         let scratch = self;
-        Ok(Box::new(Here { scratch, task }))
+        Ok(Box::new(Prepared { scratch, task }))
     }
 }
 
-/// A task in the folder.
-struct Here<'a> {
+/// A task whose first files are in the folder.
+struct Prepared<'a> {
     scratch: &'a Scratch,
     task: &'a Task,
 }
 
-impl Begun for Here<'_> {
+impl Begun for Prepared<'_> {
     fn run(self: Box<Self>, load: &Load<'_>, watcher: &mut dyn Watcher) -> Result<i64> {
         let Self { scratch, task } = *self;
         archive::place(&scratch.root, load.files)?;
-        let mut said = Said::new(watcher);
-        let code = scratch.finish(task, &task.prepare, &mut said)?;
-        if !code.success() {
-            return Err(BuilderError::Prepare(said.text));
-        }
         let status = scratch.finish(task, &task.command, watcher)?;
         if status.success() {
             archive::take(&scratch.root.join("work/out"), load.output)?;
@@ -134,7 +134,7 @@ impl Scratch {
             .env_clear()
             .envs(task.environment.iter().map(|(name, value)| (name, value)))
             .current_dir(self.root.join("work"))
-            .stdin(Stdio::piped())
+            .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .process_group(0)
@@ -143,11 +143,6 @@ impl Scratch {
                 program: program.to_owned(),
                 source,
             })?;
-        // One that ends without having read it says why.
-        let _ = child
-            .stdin
-            .take()
-            .map(|mut input| input.write_all(GO.as_bytes()));
         let followed = follow(&mut child, task.limits.time, watcher);
         // Whatever it has started goes with it.
         let group = i32::try_from(child.id()).ok().and_then(Pid::from_raw);

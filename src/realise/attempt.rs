@@ -11,7 +11,6 @@ use super::journal::{self, Entry as Note, Journal};
 use super::order::Planned;
 use super::scratch::Scratch;
 use super::skeleton::Skeleton;
-use super::sources::Sources;
 use super::{Order, Realisation, RealiseError, Result, provenance};
 use crate::build::Observer;
 use crate::builder::{Content, Entry, Load, Stream, Watcher};
@@ -42,9 +41,7 @@ impl Attempt<'_> {
         observer: &mut dyn Observer,
     ) -> Result<(Realisation, Report)> {
         let order = self.order;
-        observer.step("gathering sources");
-        let mut files = self.files()?;
-        files.extend(order.builder.files());
+        let files = self.files();
         let output = scratch.folder("out");
         fs::create_dir_all(&output)?;
         let journal = Journal::new(order.store);
@@ -101,18 +98,9 @@ impl Attempt<'_> {
         Ok((realisation, report))
     }
 
-    /// The files that the half in the builder works with.
-    fn files(&self) -> Result<Vec<Entry>> {
+    /// What the half in the builder works with beside the sources.
+    fn files(&self) -> Vec<Entry> {
         let order = self.order;
-        let sources = Sources {
-            environment: order.environment,
-            lock: &self.plan.lock,
-            registries: &self.skeleton.registries,
-            checkouts: &self.skeleton.checkouts,
-            wanted: &self.skeleton.packages,
-            disk: order.terms.disk,
-        };
-        let mut files = sources.gather()?;
         let wanted = match &order.wanted {
             Some(wanted) => wanted.clone(),
             None if order.terms.same_toolchain => {
@@ -131,16 +119,15 @@ impl Attempt<'_> {
             valid: self.valid.clone(),
         };
         let bytes = serde_json::to_vec(&job).expect("a job serialises");
-        files.push(Entry {
+        let mut files = vec![Entry {
             path: "in/job.json".to_owned(),
             content: Content::Bytes {
                 bytes,
                 executable: false,
             },
-        });
+        }];
         files.extend(self.valid_outputs());
-        files.extend(self.skeleton.files.iter().cloned());
-        Ok(files)
+        files
     }
 
     /// A store with the outputs that need not be made.

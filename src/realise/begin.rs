@@ -1,5 +1,5 @@
-//! The beginning of a builder, beside what this machine does to find out what
-//! it has to build.
+//! The beginning of a builder, with the sources, beside what this machine does to
+//! find out what it has to build.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -8,6 +8,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use signal_hook::SigId;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
+use super::skeleton::Skeleton;
+use super::sources::Sources;
 use super::unpack::LIST;
 use super::{Order, RealiseError, Result};
 use crate::builder::{self, Begun, BuilderError, Content, Entry, Task};
@@ -15,7 +17,7 @@ use crate::builder::{self, Begun, BuilderError, Content, Entry, Task};
 /// Folders of the half in the builder, below `work/`.
 const FOLDERS: [&str; 5] = ["out", "home", "tmp", "target", "store"];
 
-/// A builder that waits for its files, or why there is none.
+/// A builder that has the sources, or why there is none.
 pub(super) struct Beginning<'a> {
     pub(super) task: builder::Result<Box<dyn Begun + 'a>>,
     pub(super) cancelled: &'a Cancelled,
@@ -53,8 +55,8 @@ impl Drop for Cancelled {
 }
 
 impl Order<'_> {
-    /// The task, as far as it is known before its files are.
-    pub(super) fn task(&self) -> Task {
+    /// The task, as far as it is known from the skeleton.
+    pub(super) fn task(&self, skeleton: &Skeleton) -> Result<Task> {
         let root = self.builder.root();
         let inside = |below: &str| root.join(below).to_string_lossy().into_owned();
         let command = |option: &str, file: &str| {
@@ -62,27 +64,34 @@ impl Order<'_> {
             let file = inside(&format!("in/{file}"));
             vec![program, "realise".to_owned(), option.to_owned(), file]
         };
-        let mut first = vec![Entry {
+        let sources = Sources {
+            environment: self.environment,
+            lock: &skeleton.lock,
+            registries: &skeleton.registries,
+            checkouts: &skeleton.checkouts,
+            wanted: &skeleton.packages,
+            disk: self.terms.disk,
+        };
+        let mut first = sources.gather()?;
+        first.push(Entry {
             path: "in/quickbuild".to_owned(),
             content: Content::File(self.program.to_owned()),
-        }];
+        });
         let own = FOLDERS.map(|name| format!("work/{name}"));
         for path in own.into_iter().chain(["in/workspace".to_owned()]) {
             let content = Content::Folder;
             first.push(Entry { path, content });
         }
-        Task {
-            name: self
-                .name
-                .clone()
-                .unwrap_or_else(|| folder_name(self.folder)),
+        first.extend(skeleton.files.iter().cloned());
+        Ok(Task {
+            name: folder_name(self.folder),
             store: self.store.root().to_owned(),
             first,
             prepare: command("--unpack", LIST),
             command: command("--inside", "job.json"),
             environment: self.variables(root),
             limits: self.terms.limits,
-        }
+        })
     }
 
     /// Begins a task while `work` finds out what is in it.
@@ -94,7 +103,7 @@ impl Order<'_> {
     ) -> Result<(Beginning<'a>, T)> {
         std::thread::scope(|scope| {
             let builder = self.builder;
-            let begun = scope.spawn(move || builder.begin(task));
+            let begun = scope.spawn(move || builder.begin(task, &|| cancelled.is_set()));
             let found = work();
             let task = begun.join().unwrap_or(Err(BuilderError::Panic));
             match found {

@@ -19,19 +19,11 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::builder::GO;
 use crate::digest::RecipeHash;
 use crate::output::{Maker, Naming};
 
 /// Version of both files.
 pub(super) const FORMAT: u32 = 1;
-
-/// Waits for the builder's word that all is there. Without it nobody wants what
-/// would be done: whoever has started the builder is gone.
-pub fn is_wanted() -> bool {
-    let mut word = String::new();
-    std::io::stdin().read_line(&mut word).is_ok() && word == GO
-}
 
 /// `in/job.json`.
 #[derive(Debug, Clone, Serialize, Deserialize)]

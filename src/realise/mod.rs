@@ -50,7 +50,6 @@ use std::path::{Path, PathBuf};
 
 pub use compare::Comparison;
 pub use inside::InsideError;
-pub use job::is_wanted;
 pub use scratch::scratch;
 pub use skeleton::SkeletonError;
 pub use sources::SourceError;

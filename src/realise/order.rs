@@ -1,7 +1,7 @@
 //! An order: what to build, whether that is done already, what is valid.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::attempt::Attempt;
 use super::begin::Cancelled;
@@ -39,7 +39,8 @@ impl Order<'_> {
             });
         }
         let scratch = Scratch::new(self.store)?;
-        let task = self.task();
+        observer.step("gathering sources");
+        let task = self.task(&skeleton)?;
         // While something is fetched, which may take long, Ctrl-C ends this
         // process, and a builder would have nothing to do.
         let fetched = match self.fetches() {
@@ -78,7 +79,7 @@ impl Order<'_> {
         observer: &mut dyn Observer,
     ) -> Result<Comparison> {
         let skeleton = self.skeleton()?;
-        let (task, cancelled) = (self.task(), Cancelled::new());
+        let (task, cancelled) = (self.task(&skeleton)?, Cancelled::new());
         let (begun, plan) = self.beside(&task, &cancelled, || self.plan())?;
         let scratch = Scratch::new(self.store)?;
         let second = Store::open(&scratch.folder("store"))?;
@@ -214,7 +215,6 @@ impl Order<'_> {
                 .clone()
                 .or(name)
                 .unwrap_or_else(|| self.folder.display().to_string()),
-            lock: context.roots.workspace.join("Cargo.lock"),
             plan,
         }
     }
@@ -275,7 +275,6 @@ impl Order<'_> {
 pub(super) struct Planned {
     /// What people call it: the package that was asked for, the first of many.
     pub(super) name: String,
-    pub(super) lock: PathBuf,
     pub(super) plan: Plan,
 }
 

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `images` | which images there are, and loading one |
 //! | `run` | one task in one container |
+//! | `memory` | whether a task's files fit into memory |
 //! | `pipe` | between threads and streams |
 //! | `leftovers` | what killed processes left |
 //! | `probe` | asking an image what is in it |
@@ -13,6 +14,7 @@
 
 mod images;
 mod leftovers;
+mod memory;
 mod pipe;
 mod probe;
 mod run;

@@ -5,13 +5,14 @@
 //! calls, so the engine may run on another machine, and no folder of this one
 //! is ever visible inside.
 //!
-//! Starting a container takes a while. Both are started beside what this machine
-//! does to find out what the files are; each then waits for the word [`GO`], and
-//! the second gets it when the first has ended:
+//! Starting a container takes a while, so both are started at once; each then
+//! waits for the word [`GO`], and the second gets it when the first has ended.
+//! All but that is done beside what this machine does to find out what is to be
+//! built:
 //!
 //! ```text
-//! engine  volumes, containers │ start both │ files ─► go │ prepare ─► go │ command
-//! here    ───────── which files? ─────────►│
+//! engine  containers │ first files │ go: prepare ┤ the rest │ go: command │ end
+//! here    ────────────── what is to be built? ───►
 //! ```
 
 use std::collections::HashMap;
@@ -41,13 +42,14 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::sync::mpsc;
 
 use super::leftovers::labels;
+use super::memory::in_memory_of;
 use super::pipe::{Reading, Writing};
 use super::{Engine, Image, engine_error, is_absent};
 use crate::builder::archive::{self, Part};
 use crate::builder::unique_name;
 use crate::builder::{
-    BUILDER_ID, Begun, Builder, BuilderError, Entry, GO, Load, ROOT, Result, Said, Stream, Task,
-    Watcher,
+    BUILDER_ID, Begun, Builder, BuilderError, Entry, IsCancelled, Load, ROOT, Result, Said, Stream,
+    Task, Watcher,
 };
 use crate::fs;
 use crate::output::Maker;
@@ -67,6 +69,13 @@ const PARTS: [Part; 2] = [
 /// Files that a process may have open, and processes of the user: the same on
 /// every engine, and no more than any engine may give.
 const FILES: i64 = 16_384;
+
+/// The word that a container waits for, a line on its standard input.
+const GO: &str = "go\n";
+
+/// How it waits: what it runs may not be there before. Where the input ends
+/// without the word, whoever has started it is gone.
+const WAIT: &str = r#"read -r word && [ "$word" = go ] && exec "$@""#;
 
 /// Bytes of what is brought back that go from thread to thread at once.
 const GATHERED: usize = 1 << 20;
@@ -117,7 +126,11 @@ impl Builder for Container<'_> {
         Path::new(ROOT)
     }
 
-    fn begin<'a>(&'a self, task: &'a Task) -> Result<Box<dyn Begun + 'a>> {
+    fn begin<'a>(
+        &'a self,
+        task: &'a Task,
+        is_cancelled: IsCancelled<'_>,
+    ) -> Result<Box<dyn Begun + 'a>> {
         let run = Run {
             engine: self.engine,
             image: &self.image,
@@ -125,7 +138,7 @@ impl Builder for Container<'_> {
             name: unique_name(),
         };
         self.left().push(run.name.clone());
-        Ok(Box::new(run.begin()?))
+        Ok(Box::new(run.begin(is_cancelled)?))
     }
 
     fn tidy(&self) {
@@ -152,10 +165,9 @@ struct Run<'a> {
     name: String,
 }
 
-/// A task whose containers wait for their word.
+/// A task whose container waits for its word.
 struct Waiting<'a> {
     run: Run<'a>,
-    preparing: Attached,
     building: Attached,
 }
 
@@ -168,16 +180,8 @@ struct Attached {
 
 impl Begun for Waiting<'_> {
     fn run(self: Box<Self>, load: &Load<'_>, watcher: &mut dyn Watcher) -> Result<i64> {
-        let Self {
-            run,
-            preparing,
-            building,
-        } = *self;
+        let Self { run, building } = *self;
         run.upload(load.files)?;
-        let mut said = Said::new(watcher);
-        if run.follow(preparing, &mut said)? != 0 {
-            return Err(BuilderError::Prepare(said.text));
-        }
         let code = run.follow(building, watcher)?;
         if code == 0 {
             run.bring(load.output)?;
@@ -187,28 +191,39 @@ impl Begun for Waiting<'_> {
 }
 
 impl<'a> Run<'a> {
-    fn begin(self) -> Result<Waiting<'a>> {
-        let volumes = PARTS.map(|part| self.make_volume(part.folder));
-        self.engine.all(volumes)?;
+    fn begin(self, is_cancelled: IsCancelled<'_>) -> Result<Waiting<'a>> {
+        self.make_volumes()?;
         let steps = [Step::Preparing, Step::Building];
         self.engine.all(steps.map(|step| self.create(step)))?;
-        self.upload(&self.task.first)?;
+        // The second keeps a volume in memory from the beginning to the end.
         let [preparing, building] = self.engine.all(steps.map(|step| self.start(step)))?;
+        self.upload(&self.task.first)?;
+        let mut said = Said::new(is_cancelled);
+        if self.follow(preparing, &mut said)? != 0 {
+            return Err(BuilderError::Prepare(said.text));
+        }
         Ok(Waiting {
             run: self,
-            preparing,
             building,
         })
     }
 
-    async fn make_volume(&self, folder: &str) -> Result<()> {
-        let request = VolumeCreateRequest {
-            name: Some(volume(&self.name, folder)),
-            labels: Some(labels(self.task)),
-            ..VolumeCreateRequest::default()
-        };
-        let made = self.engine.client.create_volume(request).await;
-        made.map(drop).map_err(engine_error("make a volume"))
+    fn make_volumes(&self) -> Result<()> {
+        let in_memory = self.engine.room_in_memory(self.task)?;
+        let volumes = PARTS.map(|part| {
+            let options = in_memory.filter(|_| part.folder == "in").map(in_memory_of);
+            let request = VolumeCreateRequest {
+                name: Some(volume(&self.name, part.folder)),
+                labels: Some(labels(self.task)),
+                driver_opts: options,
+                ..VolumeCreateRequest::default()
+            };
+            async {
+                let made = self.engine.client.create_volume(request).await;
+                made.map(drop).map_err(engine_error("make a volume"))
+            }
+        });
+        self.engine.all(volumes).map(drop)
     }
 
     /// The container of a step.
@@ -293,12 +308,15 @@ impl<'a> Run<'a> {
             Step::Preparing => (&self.task.prepare, 0, Access::Writing),
             Step::Building => (&self.task.command, BUILDER_ID, Access::Reading),
         };
+        let words = ["sh", "-c", WAIT, "sh"].map(str::to_owned);
+        let words = words.iter();
         let limits = self.task.limits;
         let number = |limit: u64| i64::try_from(limit).ok().filter(|&limit| limit > 0);
         let variables = self.task.environment.iter();
         ContainerCreateBody {
             image: Some(self.image.id.clone()),
-            cmd: Some(command.clone()),
+            entrypoint: Some(Vec::new()),
+            cmd: Some(words.chain(command).cloned().collect()),
             env: Some(
                 variables
                     .map(|(name, value)| format!("{name}={value}"))

@@ -1,8 +1,7 @@
 //! Disks that are full or read-only, and folders that are not folders.
 
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use super::{PRINTED, assert_prints, assert_works, filled};
 use crate::support::{Mount, TestEnv, edit, names};
@@ -41,7 +40,8 @@ fn executables_are_reflinks_where_there_are_any() {
         return;
     };
     let env = env.with_store(&disk.path().join("store"));
-    let target = |name: &str| env.with("CARGO_TARGET_DIR", disk.path().join(name).to_str().unwrap());
+    let target =
+        |name: &str| env.with("CARGO_TARGET_DIR", disk.path().join(name).to_str().unwrap());
     let (first, second) = (target("first"), target("second"));
     let project = filled(&first);
     let _ = second.quickbuild(&project, &["build"]).nothing_built();
@@ -61,7 +61,10 @@ fn executables_are_reflinks_where_there_are_any() {
     fs::write(&program, "stripped").unwrap();
     let third = target("third");
     let _ = third.quickbuild(&project, &["build"]).nothing_built();
-    let run = third.program(&project, disk.path().join("third/debug/tiny").to_str().unwrap());
+    let run = third.program(
+        &project,
+        disk.path().join("third/debug/tiny").to_str().unwrap(),
+    );
     assert_eq!(run.success().stdout.trim(), PRINTED);
 }
 

@@ -11,7 +11,7 @@ mod registry;
 mod server;
 mod skip;
 
-pub(crate) use docker::{BUILDER, builder_image};
+pub(crate) use docker::{BUILDER, NIGHTLY_BUILDER, builder_image, nightly_builder_image};
 pub(crate) use env::{Project, TestEnv, nightly};
 pub(crate) use files::{Snapshot, copy_tree, edit, set_time, touch, walk};
 pub(crate) use mount::Mount;
