@@ -162,7 +162,10 @@ impl Inside<'_> {
                     run()
                 })?
             };
-            left.extend(report.left);
+            // The first of a package is why the others are left, too.
+            for (name, reason) in report.left {
+                left.entry(name).or_insert(reason);
+            }
             if !status.success() {
                 failed = Some(command.name());
                 break;

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `images` | which images there are, and loading one |
 //! | `run` | one task in one container |
+//! | `files` | files into a task's volumes, and out of them |
 //! | `memory` | whether a task's files fit into memory |
 //! | `pipe` | between threads and streams |
 //! | `leftovers` | what killed processes left |
@@ -12,6 +13,7 @@
 //! The API is asynchronous; here is its one runtime, and everything above is
 //! not.
 
+mod files;
 mod images;
 mod leftovers;
 mod memory;

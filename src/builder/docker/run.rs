@@ -18,44 +18,36 @@
 use std::collections::HashMap;
 use std::fmt::Debug;
 use std::future::Future;
-use std::io;
-use std::path::{Path, PathBuf};
-use std::sync::mpsc as blocking;
+use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use bollard::body_try_stream;
 use bollard::container::{AttachContainerResults, LogOutput};
 use bollard::models::{
     ContainerCreateBody, ContainerState, HostConfig, HostConfigLogConfig, Mount, MountType,
     MountVolumeOptions, ResourcesUlimits, VolumeCreateRequest,
 };
 use bollard::query_parameters::{
-    AttachContainerOptionsBuilder, CreateContainerOptionsBuilder,
-    DownloadFromContainerOptionsBuilder, RemoveContainerOptionsBuilder, RemoveVolumeOptions,
-    StartContainerOptions, UploadToContainerOptionsBuilder, WaitContainerOptions,
+    AttachContainerOptionsBuilder, CreateContainerOptionsBuilder, RemoveContainerOptionsBuilder,
+    RemoveVolumeOptions, StartContainerOptions, WaitContainerOptions,
 };
-use bytes::BytesMut;
+use futures_util::StreamExt as _;
 use futures_util::future::join_all;
-use futures_util::{StreamExt as _, stream};
 use tokio::io::AsyncWriteExt as _;
-use tokio::sync::mpsc;
 
 use super::leftovers::labels;
 use super::memory::in_memory_of;
-use super::pipe::{Reading, Writing};
 use super::{Engine, Image, engine_error, is_absent};
-use crate::builder::archive::{self, Part};
+use crate::builder::archive::Part;
 use crate::builder::unique_name;
 use crate::builder::{
-    BUILDER_ID, Begun, Builder, BuilderError, Entry, IsCancelled, Load, ROOT, Result, Said, Stream,
-    Task, Watcher,
+    BUILDER_ID, Begun, Builder, BuilderError, IsCancelled, Load, ROOT, Result, Said, Stream, Task,
+    Watcher,
 };
-use crate::fs;
 use crate::output::Maker;
 
 /// The volumes, and to whom what is in them belongs.
-const PARTS: [Part; 2] = [
+pub(super) const PARTS: [Part; 2] = [
     Part {
         folder: "in",
         owner: 0,
@@ -76,9 +68,6 @@ const GO: &str = "go\n";
 /// How it waits: what it runs may not be there before. Where the input ends
 /// without the word, whoever has started it is gone.
 const WAIT: &str = r#"read -r word && [ "$word" = go ] && exec "$@""#;
-
-/// Bytes of what is brought back that go from thread to thread at once.
-const GATHERED: usize = 1 << 20;
 
 /// How often a task's time and its being cancelled are looked at.
 const TICK: Duration = Duration::from_millis(100);
@@ -157,12 +146,12 @@ impl Container<'_> {
 }
 
 /// A task on its way.
-struct Run<'a> {
-    engine: &'a Engine,
+pub(super) struct Run<'a> {
+    pub(super) engine: &'a Engine,
     image: &'a Image,
     task: &'a Task,
     /// Of the container and, with an ending, of its volumes.
-    name: String,
+    pub(super) name: String,
 }
 
 /// A task whose container waits for its word.
@@ -227,7 +216,7 @@ impl<'a> Run<'a> {
     }
 
     /// The container of a step.
-    fn container(&self, step: Step) -> String {
+    pub(super) fn container(&self, step: Step) -> String {
         match step {
             Step::Preparing => loader(&self.name),
             Step::Building => self.name.clone(),
@@ -262,42 +251,6 @@ impl<'a> Run<'a> {
             }),
             Err(error) => Err(engine_error("make a container")(error)),
         }
-    }
-
-    /// Puts entries into the volumes, through the first container: where a
-    /// volume is mounted read-only, as in the second, the engine puts nothing.
-    fn upload(&self, entries: &[Entry]) -> Result<()> {
-        for part in PARTS {
-            let is_in = |entry: &Entry| archive::below(&entry.path, part.folder).is_some();
-            if entries.iter().any(is_in) {
-                self.upload_part(entries, part)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Fills one volume. By its own path: what is given to a folder above, some
-    /// engines put beside the volume.
-    fn upload_part(&self, entries: &[Entry], part: Part) -> Result<()> {
-        let path = format!("{ROOT}/{}", part.folder);
-        let container = self.container(Step::Preparing);
-        let (sender, receiver) = mpsc::channel(64);
-        std::thread::scope(|scope| {
-            let writer = scope.spawn(move || archive::write(Writing(sender), entries, part));
-            let pieces = stream::unfold(receiver, |mut receiver| async {
-                receiver.recv().await.map(|piece| (piece, receiver))
-            });
-            let options = UploadToContainerOptionsBuilder::default()
-                .path(&path)
-                .build();
-            let client = &self.engine.client;
-            let pieces = body_try_stream(pieces);
-            let upload = client.upload_to_container(&container, Some(options), pieces);
-            let uploaded = self.engine.ask("take the task's files", upload);
-            // A file that cannot be read is the cause of an upload that fails.
-            writer.join().map_err(|_panic| BuilderError::Panic)??;
-            uploaded
-        })
     }
 
     /// The container of a step: no network, no capabilities, nothing to write to
@@ -456,68 +409,6 @@ impl<'a> Run<'a> {
         let inspected = self.engine.client.inspect_container(container, None);
         self.engine.runtime.block_on(inspected).ok()?.state
     }
-
-    /// Where a volume's files are, if the engine runs on this machine and this
-    /// process may look there. Each volume's name was made up for this task, so
-    /// a folder of that name is its.
-    fn folder(&self, folder: &str) -> Option<PathBuf> {
-        let name = volume(&self.name, folder);
-        let inspected = self.engine.client.inspect_volume(&name);
-        let mountpoint = self.engine.runtime.block_on(inspected).ok()?.mountpoint;
-        let found = PathBuf::from(mountpoint);
-        let is_its = found.iter().any(|part| part == name.as_str());
-        (is_its && fs::list(&found).is_ok_and(|files| !files.is_empty())).then_some(found)
-    }
-
-    /// Moves what the command left, or has it given back.
-    fn bring(&self, output: &Path) -> Result<()> {
-        let folder = self.folder("work");
-        match folder.map(|folder| archive::take(&folder.join("out"), output)) {
-            Some(Ok(())) => Ok(()),
-            // Files may be out of reach one by one, as a rootless engine's are.
-            None | Some(Err(BuilderError::File(_))) => {
-                fs::remove_dir_all(output)?;
-                fs::create_dir_all(output)?;
-                self.bring_back(output)
-            }
-            Some(refused) => refused,
-        }
-    }
-
-    /// Unpacks what the command left.
-    fn bring_back(&self, output: &Path) -> Result<()> {
-        let options = DownloadFromContainerOptionsBuilder::default()
-            .path(&format!("{ROOT}/work/out"))
-            .build();
-        let client = &self.engine.client;
-        let mut pieces = client.download_from_container(&self.name, Some(options));
-        let (sender, receiver) = blocking::sync_channel(16);
-        std::thread::scope(|scope| {
-            let reader = scope.spawn(|| archive::read(Reading::new(receiver), output));
-            let download = async {
-                // Gathered, or the two threads would wake each other for each.
-                let mut gathered = BytesMut::with_capacity(GATHERED);
-                while let Some(piece) = pieces.next().await {
-                    gathered.extend_from_slice(&piece?);
-                    if gathered.len() >= GATHERED
-                        && sender.send(Ok(gathered.split().freeze())).is_err()
-                    {
-                        return Ok(()); // the reader has found fault with it
-                    }
-                }
-                let _ = sender.send(Ok(gathered.freeze())); // likewise
-                Ok(())
-            };
-            let downloaded = self.engine.ask("give back what the command left", download);
-            if downloaded.is_err() {
-                // Not an end that looks like a whole archive's.
-                let _ = sender.send(Err(io::ErrorKind::UnexpectedEof.into()));
-            }
-            drop(sender);
-            let read = reader.join().map_err(|_panic| BuilderError::Panic)?;
-            downloaded.and(read)
-        })
-    }
 }
 
 impl Engine {
@@ -552,7 +443,7 @@ impl Engine {
     }
 }
 
-fn volume(name: &str, folder: &str) -> String {
+pub(super) fn volume(name: &str, folder: &str) -> String {
     format!("{name}-{folder}")
 }
 
@@ -571,7 +462,7 @@ fn rlimit(name: &str, value: i64) -> ResourcesUlimits {
 
 /// What a container is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Step {
+pub(super) enum Step {
     Preparing,
     Building,
 }
