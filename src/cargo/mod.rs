@@ -28,6 +28,7 @@ pub mod home;
 pub mod invocation;
 pub mod layout;
 pub mod lock_file;
+pub mod lock_graph;
 pub mod package_files;
 pub mod registry_index;
 pub mod rustc_args;

@@ -126,6 +126,15 @@ pub(super) enum Command {
     /// Show or forget what substituters answered.
     #[command(subcommand)]
     Cache(CacheCommand),
+    /// Find out what many lock files have in common, and what is worth prebuilding.
+    ///
+    /// Nothing is sent anywhere. Compile seconds are those of the store and of
+    /// the reports given with `--timings`; the rest is estimated.
+    #[command(
+        after_help = "Examples:\n  quickbuild analyse ~/src\n  quickbuild analyse ~/src --package tokio --budget-seconds 3600 --format html > report.html\n\
+            Exit code 1: some files were left out, which the report names."
+    )]
+    Analyse(AnalyseArguments),
     /// Build recipes, or what a workspace depends on, in a pinned builder.
     #[command(
         after_help = "Examples:\n  quickbuild realise serde_json axum\n  quickbuild realise --workspace . -- --release\n\
@@ -181,6 +190,49 @@ pub(super) enum Command {
         /// The folder.
         folder: PathBuf,
     },
+}
+
+/// Arguments of `analyse`.
+#[derive(Debug, Args)]
+pub(super) struct AnalyseArguments {
+    /// Folders to search for `Cargo.lock` files, or such files.
+    #[arg(value_name = "DIR|FILE", required = true)]
+    pub(super) paths: Vec<PathBuf>,
+    /// A package whose dependents are looked at; may be repeated.
+    #[arg(long, value_name = "NAME", default_values = ["tokio", "hyper", "actix-web", "serde", "clap"])]
+    pub(super) package: Vec<String>,
+    /// Choose what to build in so many seconds of one processor.
+    #[arg(long, value_name = "SECONDS", conflicts_with = "budget_bytes")]
+    pub(super) budget_seconds: Option<f64>,
+    /// Choose what to build in so much storage, such as `10GB`.
+    #[arg(long, value_name = "SIZE")]
+    pub(super) budget_bytes: Option<String>,
+    /// A page that `cargo build --timings` wrote; may be repeated.
+    #[arg(long, value_name = "FILE")]
+    pub(super) timings: Vec<PathBuf>,
+    /// Only projects that `index.tsv` says to be of this tier; may be repeated.
+    #[arg(long, value_name = "WORD")]
+    pub(super) tier: Vec<String>,
+    /// Leave out projects that changed last before this day, by `index.tsv`.
+    #[arg(long, value_name = "YYYY-MM-DD")]
+    pub(super) since: Option<String>,
+    /// Count a project half for each so many days since it changed.
+    #[arg(long, value_name = "DAYS")]
+    pub(super) half_life: Option<f64>,
+    /// How to print it.
+    #[arg(long, value_enum, default_value = "text")]
+    pub(super) format: AnalysisFormat,
+}
+
+/// Forms of an analysis.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum AnalysisFormat {
+    /// For people.
+    Text,
+    /// For programs; see docs/formats/analysis.md.
+    Json,
+    /// One page with plots.
+    Html,
 }
 
 /// Arguments of `push`.

@@ -1,0 +1,195 @@
+//! A hash for each package of a lock file that covers all below it.
+
+use std::collections::HashMap;
+
+use petgraph::algo::tarjan_scc;
+use petgraph::graph::{DiGraph, NodeIndex};
+
+use crate::cargo::lock_graph::{LockGraph, LockedPackage};
+use crate::cargo::source::{CRATES_IO, PackageSource};
+use crate::digest::{Canonical, TreeHash};
+
+/// What one package of a lock file stands for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Tree {
+    /// Position in the lock file.
+    pub(super) package: usize,
+    pub(super) hash: TreeHash,
+    /// Positions in the list of trees, each before this one.
+    pub(super) children: Vec<usize>,
+}
+
+/// The trees that others could have as well, dependencies first: those in which
+/// nothing is a folder.
+///
+/// Packages that need each other, which happens where tests of one need the
+/// other, have one hash for all of them as their children's; each then adds
+/// itself.
+pub(super) fn trees(lock: &LockGraph) -> Vec<Tree> {
+    let mut graph = DiGraph::<(), ()>::with_capacity(lock.packages.len(), 0);
+    for _ in &lock.packages {
+        graph.add_node(());
+    }
+    for (position, package) in lock.packages.iter().enumerate() {
+        for child in &package.dependencies {
+            graph.add_edge(NodeIndex::new(position), NodeIndex::new(*child), ());
+        }
+    }
+    let mut trees: Vec<Tree> = Vec::new();
+    let mut places: HashMap<usize, usize> = HashMap::new();
+    // Dependencies come first in Tarjan's order.
+    for component in tarjan_scc(&graph) {
+        let members: Vec<usize> = component.iter().map(|node| node.index()).collect();
+        let shareable = members.iter().all(|member| {
+            let package = &lock.packages[*member];
+            package.source.is_some()
+                && package
+                    .dependencies
+                    .iter()
+                    .all(|child| members.contains(child) || places.contains_key(child))
+        });
+        if !shareable {
+            continue;
+        }
+        let together = (members.len() > 1).then(|| together(lock, &members, &places, &trees));
+        for member in members {
+            let package = &lock.packages[member];
+            let known = package.dependencies.iter().filter_map(|c| places.get(c));
+            let children: Vec<usize> = known.copied().collect();
+            let hashes = children.iter().map(|child| trees[*child].hash);
+            let hash = hash(package, hashes.chain(together));
+            places.insert(member, trees.len());
+            trees.push(Tree {
+                package: member,
+                hash,
+                children,
+            });
+        }
+    }
+    trees
+}
+
+/// A hash of packages that need each other and of what they need.
+fn together(
+    lock: &LockGraph,
+    members: &[usize],
+    places: &HashMap<usize, usize>,
+    trees: &[Tree],
+) -> TreeHash {
+    let alone = members.iter().map(|member| {
+        let package = &lock.packages[*member];
+        let known = package.dependencies.iter().filter_map(|c| places.get(c));
+        hash(package, known.map(|child| trees[*child].hash))
+    });
+    let mut alone: Vec<TreeHash> = alone.collect();
+    alone.sort_unstable();
+    let mut canonical = Canonical::new("quickbuild-trees-1");
+    for hash in alone {
+        canonical.bytes(hash.as_bytes());
+    }
+    TreeHash::finish(canonical)
+}
+
+fn hash(package: &LockedPackage, children: impl Iterator<Item = TreeHash>) -> TreeHash {
+    let mut children: Vec<TreeHash> = children.collect();
+    children.sort_unstable();
+    let mut canonical = Canonical::new("quickbuild-tree-1");
+    canonical
+        .text(&package.name)
+        .text(&package.version)
+        .text(source(package));
+    for child in children {
+        canonical.bytes(child.as_bytes());
+    }
+    TreeHash::finish(canonical)
+}
+
+/// crates.io has two spellings.
+pub(super) fn source(package: &LockedPackage) -> &str {
+    let text = package.source.as_deref().unwrap_or_default();
+    match PackageSource::parse(text) {
+        Some(PackageSource::CratesIo) => CRATES_IO,
+        _ => text,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lock(packages: &[(&str, &str, &[usize])]) -> LockGraph {
+        let package = |(name, source, dependencies): &(&str, &str, &[usize])| LockedPackage {
+            name: (*name).to_owned(),
+            version: "1.0.0".to_owned(),
+            source: (!source.is_empty()).then(|| (*source).to_owned()),
+            dependencies: dependencies.to_vec(),
+        };
+        LockGraph {
+            packages: packages.iter().map(package).collect(),
+        }
+    }
+
+    fn hashes(lock: &LockGraph) -> Vec<(String, TreeHash)> {
+        let named = |tree: Tree| (lock.packages[tree.package].name.clone(), tree.hash);
+        let mut hashes: Vec<(String, TreeHash)> = trees(lock).into_iter().map(named).collect();
+        hashes.sort();
+        hashes
+    }
+
+    #[test]
+    fn a_hash_covers_all_below_and_nothing_else() {
+        let one = lock(&[
+            ("a", CRATES_IO, &[1]),
+            ("b", CRATES_IO, &[2]),
+            ("c", CRATES_IO, &[]),
+            ("app", "", &[0]),
+        ]);
+        let reordered = lock(&[
+            ("app", "", &[3, 1]),
+            ("c", "sparse+https://index.crates.io/", &[]),
+            ("b", CRATES_IO, &[1]),
+            ("a", CRATES_IO, &[2]),
+        ]);
+        assert_eq!(hashes(&one), hashes(&reordered));
+        assert_eq!(hashes(&one).len(), 3);
+        let mut other = one.clone();
+        other.packages[2].version = "1.0.1".to_owned();
+        let pairs = hashes(&one).into_iter().zip(hashes(&other));
+        assert!(pairs.into_iter().all(|(one, other)| one != other));
+    }
+
+    #[test]
+    fn a_tree_with_a_folder_is_nobody_elses() {
+        let patched = lock(&[
+            ("a", CRATES_IO, &[1]),
+            ("b", "", &[]),
+            ("c", CRATES_IO, &[]),
+        ]);
+        let names: Vec<String> = hashes(&patched).into_iter().map(|(name, _)| name).collect();
+        assert_eq!(names, ["c"]);
+    }
+
+    #[test]
+    fn packages_that_need_each_other_have_hashes_of_their_own() {
+        let round = |first: usize| {
+            let mut packages = vec![
+                ("a", CRATES_IO, &[1, 2][..]),
+                ("b", CRATES_IO, &[0][..]),
+                ("c", CRATES_IO, &[][..]),
+            ];
+            if first == 1 {
+                packages = vec![
+                    ("b", CRATES_IO, &[2][..]),
+                    ("c", CRATES_IO, &[][..]),
+                    ("a", CRATES_IO, &[0, 1][..]),
+                ];
+            }
+            lock(&packages)
+        };
+        assert_eq!(hashes(&round(0)), hashes(&round(1)));
+        assert_eq!(hashes(&round(0)).len(), 3);
+        let mut other = round(0);
+        other.packages[2].version = "2.0.0".to_owned();
+        assert_ne!(hashes(&round(0))[1], hashes(&other)[1]);
+    }
+}
