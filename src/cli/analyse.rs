@@ -68,7 +68,7 @@ pub(super) fn run(
             .hint("name folders with `Cargo.lock` files in them, or such files"));
     }
     let mut measurements = Measurements::default();
-    measurements.add_archives(surroundings.environment.cargo_home())?;
+    measurements.add_archives(&surroundings.environment.cargo_home())?;
     let root = surroundings.config()?.store;
     if root.is_dir() {
         measurements.add_store(&Store::open(&root)?)?;
