@@ -52,7 +52,8 @@ pub struct Served {
 
 impl Served {
     fn of(shares: &[f64], all: f64) -> Self {
-        let first = |count: usize| shares.iter().take(count).sum::<f64>() / all.max(f64::MIN_POSITIVE);
+        let first =
+            |count: usize| shares.iter().take(count).sum::<f64>() / all.max(f64::MIN_POSITIVE);
         Self {
             one: first(1),
             ten: first(MOST),
@@ -85,15 +86,24 @@ struct Dependent {
 
 /// The reach of bundles of one package; `fold` divides projects into so many
 /// parts, each of which is judged once by bundles chosen on the others.
-pub fn reach(census: &Census, package: &str, folds: usize, fold: &dyn Fn(&Project) -> usize) -> Reach {
-    let roots = census.nodes.iter().enumerate().filter(|(_, node)| {
-        census.packages[node.package as usize].name == package
-    });
+pub fn reach(
+    census: &Census,
+    package: &str,
+    folds: usize,
+    fold: &dyn Fn(&Project) -> usize,
+) -> Reach {
+    let roots = census
+        .nodes
+        .iter()
+        .enumerate()
+        .filter(|(_, node)| census.packages[node.package as usize].name == package);
     let roots: Vec<NodeId> = roots.map(|(position, _)| position as NodeId).collect();
     let mut dependents: Vec<Dependent> = Vec::new();
     let mut projects = 0;
     for project in &census.projects {
-        let trees = roots.iter().filter(|root| project.trees.binary_search(root).is_ok());
+        let trees = roots
+            .iter()
+            .filter(|root| project.trees.binary_search(root).is_ok());
         let trees: Vec<NodeId> = trees.copied().collect();
         projects += usize::from(!trees.is_empty());
         // A project with two versions needs both; each is half of it.
@@ -118,9 +128,9 @@ pub fn reach(census: &Census, package: &str, folds: usize, fold: &dyn Fn(&Projec
             if let Some(position) = bundles.iter().position(|bundle| *bundle == dependent.tree) {
                 unseen[0][position] += dependent.weight;
             }
-            let fitting = shapes[&dependent.tree].as_ref().and_then(|shape| {
-                aligned.iter().position(|bundle| serves(bundle, shape))
-            });
+            let fitting = shapes[&dependent.tree]
+                .as_ref()
+                .and_then(|shape| aligned.iter().position(|bundle| serves(bundle, shape)));
             if let Some(position) = fitting {
                 unseen[1][position] += dependent.weight;
             }
@@ -143,7 +153,10 @@ pub fn reach(census: &Census, package: &str, folds: usize, fold: &dyn Fn(&Projec
 /// count.
 fn exact(dependents: &[Dependent], without: Option<usize>) -> (Vec<NodeId>, Vec<f64>) {
     let mut counts: BTreeMap<NodeId, f64> = BTreeMap::new();
-    for dependent in dependents.iter().filter(|dependent| Some(dependent.fold) != without) {
+    for dependent in dependents
+        .iter()
+        .filter(|dependent| Some(dependent.fold) != without)
+    {
         *counts.entry(dependent.tree).or_default() += dependent.weight;
     }
     let mut counts: Vec<(NodeId, f64)> = counts.into_iter().collect();
@@ -160,14 +173,19 @@ fn aligned(
     without: usize,
 ) -> Vec<Shape> {
     let mut counts: BTreeMap<Vec<&Line>, (f64, Shape)> = BTreeMap::new();
-    for dependent in dependents.iter().filter(|dependent| dependent.fold != without) {
+    for dependent in dependents
+        .iter()
+        .filter(|dependent| dependent.fold != without)
+    {
         let Some(shape) = &shapes[&dependent.tree] else {
             continue;
         };
         let (weight, newest) = counts.entry(shape.keys().collect()).or_default();
         *weight += dependent.weight;
         for (line, version) in shape {
-            let known = newest.entry(line.clone()).or_insert_with(|| version.clone());
+            let known = newest
+                .entry(line.clone())
+                .or_insert_with(|| version.clone());
             if version > known {
                 known.clone_from(version);
             }
@@ -195,7 +213,10 @@ fn shape(census: &Census, root: NodeId) -> Option<Shape> {
     for node in census.closure(root) {
         let package = census.package(node);
         let version = Version::parse(&package.version).ok()?;
-        if shape.insert(line(&package.name, &version), version).is_some() {
+        if shape
+            .insert(line(&package.name, &version), version)
+            .is_some()
+        {
             return None;
         }
     }

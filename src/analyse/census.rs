@@ -222,7 +222,10 @@ impl Clerk {
             }
         }
         ids.sort_unstable();
-        let external = lock.packages.iter().filter(|package| package.source.is_some());
+        let external = lock
+            .packages
+            .iter()
+            .filter(|package| package.source.is_some());
         census.projects.push(Project {
             name: found.name.clone(),
             repository,

@@ -202,20 +202,24 @@ impl Measurements {
         let time = Fit::of(&points, 1.0);
         let size = Fit::of(&sample(&bytes), 1e6);
         let (near_seconds, near_bytes) = (by_name(&seconds), by_name(&bytes));
-        let costs = census.packages.iter().enumerate().map(|(position, package)| {
-            let key = (package.name.clone(), package.version.clone());
-            let (seconds, origin) = match (seconds.get(&key), near_seconds.get(&key.0)) {
-                (Some(seconds), _) => (*seconds, Origin::Measured),
-                (None, Some(seconds)) => (*seconds, Origin::OtherVersion),
-                (None, None) => (time.estimate(&properties[position]), Origin::Estimated),
-            };
-            let known = bytes.get(&key).or_else(|| near_bytes.get(&key.0)).copied();
-            Cost {
-                seconds: seconds.max(0.01),
-                bytes: known.unwrap_or_else(|| size.estimate(&properties[position])),
-                origin,
-            }
-        });
+        let costs = census
+            .packages
+            .iter()
+            .enumerate()
+            .map(|(position, package)| {
+                let key = (package.name.clone(), package.version.clone());
+                let (seconds, origin) = match (seconds.get(&key), near_seconds.get(&key.0)) {
+                    (Some(seconds), _) => (*seconds, Origin::Measured),
+                    (None, Some(seconds)) => (*seconds, Origin::OtherVersion),
+                    (None, None) => (time.estimate(&properties[position]), Origin::Estimated),
+                };
+                let known = bytes.get(&key).or_else(|| near_bytes.get(&key.0)).copied();
+                Cost {
+                    seconds: seconds.max(0.01),
+                    bytes: known.unwrap_or_else(|| size.estimate(&properties[position])),
+                    origin,
+                }
+            });
         (costs.collect(), error)
     }
 
@@ -259,7 +263,9 @@ fn record(to: &mut BTreeMap<Key, BTreeMap<String, Vec<f64>>>, key: &Key, part: &
 /// The median of each part, added up.
 fn figures(measured: &BTreeMap<Key, BTreeMap<String, Vec<f64>>>) -> BTreeMap<Key, f64> {
     let figure = |parts: &BTreeMap<String, Vec<f64>>| parts.values().map(|part| median(part)).sum();
-    let figures = measured.iter().map(|(key, parts)| (key.clone(), figure(parts)));
+    let figures = measured
+        .iter()
+        .map(|(key, parts)| (key.clone(), figure(parts)));
     figures.collect()
 }
 
@@ -269,7 +275,10 @@ fn by_name(figures: &BTreeMap<Key, f64>) -> BTreeMap<String, f64> {
     for ((name, _), figure) in figures {
         names.entry(name.clone()).or_default().push(*figure);
     }
-    names.into_iter().map(|(name, figures)| (name, median(&figures))).collect()
+    names
+        .into_iter()
+        .map(|(name, figures)| (name, median(&figures)))
+        .collect()
 }
 
 fn median(values: &[f64]) -> f64 {
@@ -280,7 +289,10 @@ fn quantile(values: &[f64], share: f64) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
     let last = sorted.len().saturating_sub(1);
-    sorted.get((last as f64 * share).round() as usize).copied().unwrap_or(0.0)
+    sorted
+        .get((last as f64 * share).round() as usize)
+        .copied()
+        .unwrap_or(0.0)
 }
 
 /// A package that was measured.
@@ -302,9 +314,16 @@ impl Fit {
         if points.len() < FEWEST {
             let mut weights = [0.0; PROPERTIES];
             let known: Vec<f64> = points.iter().map(|point| point.value).collect();
-            let typical = if known.is_empty() { otherwise } else { median(&known) };
+            let typical = if known.is_empty() {
+                otherwise
+            } else {
+                median(&known)
+            };
             weights[0] = typical.ln();
-            return Self { weights, scale: 1.0 };
+            return Self {
+                weights,
+                scale: 1.0,
+            };
         }
         let mut system = [[0.0; PROPERTIES + 1]; PROPERTIES];
         for point in points {
@@ -323,7 +342,10 @@ impl Fit {
             weights: solve(system),
             scale: 1.0,
         };
-        let estimated: f64 = points.iter().map(|point| fit.estimate(&point.properties)).sum();
+        let estimated: f64 = points
+            .iter()
+            .map(|point| fit.estimate(&point.properties))
+            .sum();
         let measured: f64 = points.iter().map(|point| point.value).sum();
         fit.scale = measured / estimated;
         fit
@@ -331,7 +353,11 @@ impl Fit {
 
     fn estimate(&self, properties: &[f64; PROPERTIES]) -> f64 {
         let terms = self.weights.iter().zip(properties);
-        terms.map(|(weight, property)| weight * property).sum::<f64>().exp() * self.scale
+        terms
+            .map(|(weight, property)| weight * property)
+            .sum::<f64>()
+            .exp()
+            * self.scale
     }
 }
 
@@ -339,7 +365,11 @@ impl Fit {
 fn solve(mut system: [[f64; PROPERTIES + 1]; PROPERTIES]) -> [f64; PROPERTIES] {
     for column in 0..PROPERTIES {
         let pivot = (column..PROPERTIES)
-            .max_by(|a, b| system[*a][column].abs().total_cmp(&system[*b][column].abs()))
+            .max_by(|a, b| {
+                system[*a][column]
+                    .abs()
+                    .total_cmp(&system[*b][column].abs())
+            })
             .unwrap_or(column);
         system.swap(column, pivot);
         let base = system[column];
@@ -352,7 +382,9 @@ fn solve(mut system: [[f64; PROPERTIES + 1]; PROPERTIES]) -> [f64; PROPERTIES] {
     }
     let mut solution = [0.0; PROPERTIES];
     for row in (0..PROPERTIES).rev() {
-        let known: f64 = (row + 1..PROPERTIES).map(|c| system[row][c] * solution[c]).sum();
+        let known: f64 = (row + 1..PROPERTIES)
+            .map(|c| system[row][c] * solution[c])
+            .sum();
         solution[row] = (system[row][PROPERTIES] - known) / system[row][row];
     }
     solution
@@ -362,13 +394,17 @@ fn solve(mut system: [[f64; PROPERTIES + 1]; PROPERTIES]) -> [f64; PROPERTIES] {
 fn held_out(points: &[Point]) -> FitError {
     let fold = |point: &Point| {
         let bytes = point.name.bytes();
-        bytes.fold(7u64, |hash, byte| hash.wrapping_mul(31).wrapping_add(byte.into())) % FOLDS
+        bytes.fold(7u64, |hash, byte| {
+            hash.wrapping_mul(31).wrapping_add(byte.into())
+        }) % FOLDS
     };
     let mut factors = Vec::new();
     let (mut estimated, mut measured) = (0.0, 0.0);
     for held in 0..FOLDS {
         let of = |inside: bool| {
-            let points = points.iter().filter(move |point| (fold(point) == held) == inside);
+            let points = points
+                .iter()
+                .filter(move |point| (fold(point) == held) == inside);
             points.map(|point| Point {
                 name: point.name.clone(),
                 ..*point

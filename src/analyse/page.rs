@@ -116,10 +116,17 @@ fn coverage(page: &mut Page, report: &Report) {
     let mut drawing = axes();
     let curve = |class: &str, share: &dyn Fn(&Point) -> f64| {
         let points = report.coverage.iter().map(|point| {
-            format!("{:.1},{:.1}", 50.0 + point.budget * 620.0, 270.0 - share(point) * 250.0)
+            format!(
+                "{:.1},{:.1}",
+                50.0 + point.budget * 620.0,
+                270.0 - share(point) * 250.0
+            )
         });
         let points: Vec<String> = points.collect();
-        format!("<polyline class=\"{class}\" points=\"{}\"/>\n", points.join(" "))
+        format!(
+            "<polyline class=\"{class}\" points=\"{}\"/>\n",
+            points.join(" ")
+        )
     };
     drawing += &curve("one", &|point| point.seen);
     drawing += &curve("two", &|point| point.unseen);
@@ -133,7 +140,11 @@ fn coverage(page: &mut Page, report: &Report) {
     page.table(
         &["Budget", "Projects chosen on", "Projects not looked at"],
         report.coverage.iter().map(|point| {
-            vec![percent(point.budget), percent(point.seen), percent(point.unseen)]
+            vec![
+                percent(point.budget),
+                percent(point.seen),
+                percent(point.unseen),
+            ]
         }),
     );
 }
@@ -188,7 +199,13 @@ fn bundles(page: &mut Page, report: &Report) {
     let rows: Vec<(String, f64, f64)> = report
         .bundles
         .iter()
-        .map(|reach| (reach.package.clone(), reach.exact_unseen.ten, reach.aligned_unseen.ten))
+        .map(|reach| {
+            (
+                reach.package.clone(),
+                reach.exact_unseen.ten,
+                reach.aligned_unseen.ten,
+            )
+        })
         .collect();
     let (height, drawing) = bars(&rows);
     page.figure(
@@ -243,7 +260,13 @@ fn trees(page: &mut Page, report: &Report) {
 fn drift(page: &mut Page, report: &Report) {
     page.heading("Sharing by crate");
     page.table(
-        &["Crate", "Repositories", "Versions", "Trees", "Most common tree"],
+        &[
+            "Crate",
+            "Repositories",
+            "Versions",
+            "Trees",
+            "Most common tree",
+        ],
         report.crates.iter().map(|drift| {
             vec![
                 drift.name.clone(),
@@ -287,7 +310,10 @@ fn left_out(page: &mut Page, report: &Report) {
     page.heading("Left out");
     page.table(
         &["File", "Reason"],
-        report.left_out.iter().map(|left| vec![left.path.clone(), left.reason.clone()]),
+        report
+            .left_out
+            .iter()
+            .map(|left| vec![left.path.clone(), left.reason.clone()]),
     );
 }
 

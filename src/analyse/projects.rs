@@ -3,7 +3,7 @@
 //! A folder is searched for files named `Cargo.lock`; `target`, `node_modules`
 //! and folders whose name begins with a dot are left out, and so are symbolic
 //! links. A table (`index.tsv`) may say more of projects: a heading, then a line
-//! for each, fields parted by tabs.
+//! for each, fields parted by tabs, `-` for what is not known.
 //!
 //! | column | meaning |
 //! |---|---|
@@ -127,7 +127,11 @@ impl Search {
                 }
             };
             for path in entries {
-                let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+                let name = path
+                    .file_name()
+                    .unwrap_or_default()
+                    .to_string_lossy()
+                    .into_owned();
                 if path.is_symlink() {
                     if name == "Cargo.lock" {
                         self.faults.push((path, Fault::Link));
@@ -185,7 +189,7 @@ struct Row {
 
 fn read_table(bytes: &[u8]) -> Result<BTreeMap<String, Row>, Fault> {
     let fault = |line: usize, reason| Fault::Table { line, reason };
-    let text = std::str::from_utf8(bytes).map_err(|_| fault(1, "not UTF-8"))?;
+    let text = std::str::from_utf8(bytes).map_err(|_bytes| fault(1, "not UTF-8"))?;
     let mut lines = text.lines();
     let heading: Vec<&str> = lines.next().unwrap_or_default().split('\t').collect();
     let column = |name: &str| heading.iter().position(|heading| *heading == name);
@@ -196,7 +200,7 @@ fn read_table(bytes: &[u8]) -> Result<BTreeMap<String, Row>, Fault> {
         let fields: Vec<&str> = line.split('\t').collect();
         let field = |column: Option<usize>| {
             let field = column.and_then(|column| fields.get(column)).copied();
-            field.filter(|field| !field.is_empty())
+            field.filter(|field| !field.is_empty() && *field != "-")
         };
         let name = field(Some(name)).ok_or_else(|| fault(position + 2, "the name is missing"))?;
         let day = match field(date) {
@@ -207,7 +211,10 @@ fn read_table(bytes: &[u8]) -> Result<BTreeMap<String, Row>, Fault> {
             }
         };
         let repository = field(source).map(|source| {
-            source.split_once('@').map_or(source, |(source, _)| source).to_owned()
+            source
+                .split_once('@')
+                .map_or(source, |(source, _)| source)
+                .to_owned()
         });
         let row = Row {
             repository,
@@ -255,12 +262,25 @@ mod tests {
             "index.tsv",
             "name\ttier\tsource\tdate\none/deep\tlib\tgithub x/y@0123\t2026-11-24\n",
         );
-        fs::symlink(&root.path().join("two/Cargo.lock"), &root.path().join("one/link")).unwrap();
+        fs::symlink(
+            &root.path().join("two/Cargo.lock"),
+            &root.path().join("one/link"),
+        )
+        .unwrap();
         fs::symlink(&root.path().join("two"), &root.path().join("three")).unwrap();
         let search = Search::run(&[root.path().to_owned()]);
-        let seen: Vec<_> = search.found.iter().map(|found| {
-            (found.name.as_str(), found.repository.as_str(), found.day, found.tier.as_deref())
-        }).collect();
+        let seen: Vec<_> = search
+            .found
+            .iter()
+            .map(|found| {
+                (
+                    found.name.as_str(),
+                    found.repository.as_str(),
+                    found.day,
+                    found.tier.as_deref(),
+                )
+            })
+            .collect();
         assert_eq!(
             seen,
             [

@@ -228,7 +228,11 @@ pub fn report(
             projects: census.projects.len(),
             repositories: census.repositories.len(),
             packages: census.projects.iter().map(|project| project.packages).sum(),
-            shareable: census.projects.iter().map(|project| project.trees.len()).sum(),
+            shareable: census
+                .projects
+                .iter()
+                .map(|project| project.trees.len())
+                .sum(),
             distinct_trees: census.nodes.len(),
             distinct_packages: census.packages.len(),
         },
@@ -238,7 +242,11 @@ pub fn report(
             estimated: count(Origin::Estimated),
             seconds: all_seconds,
             distinct_seconds: seconds.iter().sum(),
-            distinct_bytes: census.nodes.iter().map(|node| costs[node.package as usize].bytes).sum(),
+            distinct_bytes: census
+                .nodes
+                .iter()
+                .map(|node| costs[node.package as usize].bytes)
+                .sum(),
             error,
         },
         sharing: sharing(census, &seconds),
@@ -258,9 +266,11 @@ pub fn report(
 /// Which part a repository belongs to.
 fn fold(repository: &str) -> usize {
     // FNV-1a: the same on every machine and in every order.
-    let hash = repository.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    });
+    let hash = repository
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+        });
     (hash % FOLDS as u64) as usize
 }
 
@@ -325,7 +335,11 @@ fn coverage(
         let unseen = census.weights_of(|project| fold(project) == held);
         let choices = selection::select(census, costs, &training, Budget::Seconds(whole));
         let sum = |weights: &[f64]| -> f64 {
-            weights.iter().zip(seconds).map(|(weight, seconds)| weight * seconds).sum()
+            weights
+                .iter()
+                .zip(seconds)
+                .map(|(weight, seconds)| weight * seconds)
+                .sum()
         };
         totals[0] += sum(&training);
         totals[1] += sum(&unseen);
@@ -380,7 +394,11 @@ fn top(census: &Census, costs: &[Cost], seconds: &[f64]) -> Vec<Top> {
     });
     let mut tops: Vec<Top> = tops.collect();
     let value = |top: &Top| top.seconds * f64::from(top.repositories - 1);
-    tops.sort_by(|a, b| value(b).total_cmp(&value(a)).then_with(|| a.name.cmp(&b.name)));
+    tops.sort_by(|a, b| {
+        value(b)
+            .total_cmp(&value(a))
+            .then_with(|| a.name.cmp(&b.name))
+    });
     tops.truncate(LISTED);
     tops
 }
@@ -420,13 +438,21 @@ fn drift(census: &Census) -> Vec<Drift> {
             largest: ratio(f64::from(seen.largest), seen.repositories.len() as f64),
         })
         .collect();
-    drifts.sort_by(|a, b| b.repositories.cmp(&a.repositories).then_with(|| a.name.cmp(&b.name)));
+    drifts.sort_by(|a, b| {
+        b.repositories
+            .cmp(&a.repositories)
+            .then_with(|| a.name.cmp(&b.name))
+    });
     drifts.truncate(LISTED);
     drifts
 }
 
 fn describe(census: &Census, seconds: &[f64], weights: &[f64], choices: &[Choice]) -> Selection {
-    let all: f64 = weights.iter().zip(seconds).map(|(weight, seconds)| weight * seconds).sum();
+    let all: f64 = weights
+        .iter()
+        .zip(seconds)
+        .map(|(weight, seconds)| weight * seconds)
+        .sum();
     let last = choices.last();
     Selection {
         build_seconds: last.map_or(0.0, |last| last.spent_seconds),

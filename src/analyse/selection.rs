@@ -142,9 +142,7 @@ fn by_weight(priced: &Priced) -> Vec<Choice> {
     let mut order: Vec<NodeId> = (0..priced.census.nodes.len() as NodeId).collect();
     order.retain(|node| priced.weights[*node as usize] > 0.0);
     // Stable: dependencies stay before what needs them.
-    order.sort_by(|a, b| {
-        priced.weights[*b as usize].total_cmp(&priced.weights[*a as usize])
-    });
+    order.sort_by(|a, b| priced.weights[*b as usize].total_cmp(&priced.weights[*a as usize]));
     let mut ledger = Ledger::new(priced);
     for node in order {
         // A dependency may have been passed over as too dear.
@@ -223,7 +221,9 @@ impl<'a> Ledger<'a> {
 
     fn lacks(&self, node: NodeId) -> Vec<NodeId> {
         let children = self.priced.census.nodes[node as usize].children.iter();
-        let lacking = children.copied().filter(|child| !self.taken[*child as usize]);
+        let lacking = children
+            .copied()
+            .filter(|child| !self.taken[*child as usize]);
         lacking.chain([node]).collect()
     }
 
@@ -246,5 +246,113 @@ impl<'a> Ledger<'a> {
             });
         }
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::analyse::census::{Node, Package};
+    use crate::analyse::costs::Origin;
+    use crate::digest::{Canonical, TreeHash};
+
+    /// Trees that need some of those before them; each with a weight of its own,
+    /// beside those of what needs it.
+    fn census() -> impl Strategy<Value = (Census, Vec<Cost>, Vec<f64>)> {
+        let tree = (1u32..20, 1u32..20, 0u32..4, any::<u8>());
+        prop::collection::vec(tree, 1..9).prop_map(|trees| {
+            let mut census = Census::default();
+            let mut costs = Vec::new();
+            let mut weights = Vec::new();
+            for (position, (seconds, bytes, weight, mask)) in trees.into_iter().enumerate() {
+                let mut canonical = Canonical::new("test");
+                canonical.number(position as u64);
+                let children = (0..position as NodeId).filter(|child| mask >> child & 1 == 1);
+                census.nodes.push(Node {
+                    hash: TreeHash::finish(canonical),
+                    package: position as u32,
+                    children: children.collect(),
+                    projects: 0,
+                    repositories: 0,
+                    weight: 0.0,
+                });
+                census.packages.push(Package {
+                    name: format!("p{position}"),
+                    version: "1.0.0".to_owned(),
+                    source: String::new(),
+                });
+                costs.push(Cost {
+                    seconds: seconds.into(),
+                    bytes: bytes.into(),
+                    origin: Origin::Measured,
+                });
+                weights.push(f64::from(weight));
+            }
+            // Whoever has a tree has all below it.
+            let own = weights.clone();
+            for (root, weight) in own.iter().enumerate() {
+                for node in census.closure(root as NodeId) {
+                    if node as usize != root {
+                        weights[node as usize] += weight;
+                    }
+                }
+            }
+            (census, costs, weights)
+        })
+    }
+
+    /// The best closed set under a budget, by trying all.
+    fn best(priced: &Priced) -> f64 {
+        let count = priced.census.nodes.len();
+        let sets = (0u32..1 << count).filter(|set| {
+            (0..count).filter(|node| set >> node & 1 == 1).all(|node| {
+                let children = &priced.census.nodes[node].children;
+                children.iter().all(|child| set >> child & 1 == 1)
+            })
+        });
+        let sum = |set: u32, of: &dyn Fn(NodeId) -> f64| -> f64 {
+            let chosen = (0..count).filter(|node| set >> node & 1 == 1);
+            chosen.map(|node| of(node as NodeId)).sum()
+        };
+        let values = sets
+            .filter(|set| sum(*set, &|node| priced.price(node)) <= priced.limit())
+            .map(|set| sum(set, &|node| priced.value(node)));
+        values.fold(0.0, f64::max)
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_chosen_is_closed_and_affordable(
+            (census, costs, weights) in census(), limit in 1u32..100, bytes in any::<bool>(),
+        ) {
+            let limit = f64::from(limit);
+            let budget = if bytes { Budget::Bytes(limit) } else { Budget::Seconds(limit) };
+            let choices = select(&census, &costs, &weights, budget);
+            let mut taken = std::collections::BTreeSet::new();
+            for choice in &choices {
+                let children = &census.nodes[choice.node as usize].children;
+                prop_assert!(children.iter().all(|child| taken.contains(child)));
+                prop_assert!(taken.insert(choice.node));
+            }
+            let spent = choices.last().map_or(0.0, |last| match budget {
+                Budget::Seconds(_) => last.spent_seconds,
+                Budget::Bytes(_) => last.spent_bytes,
+            });
+            prop_assert!(spent <= limit);
+        }
+
+        /// With seconds, less than the dearest tree's worth is lost.
+        #[test]
+        fn seconds_are_spent_all_but_best((census, costs, weights) in census(), limit in 1u32..100) {
+            let budget = Budget::Seconds(f64::from(limit));
+            let choices = select(&census, &costs, &weights, budget);
+            let saved = choices.last().map_or(0.0, |last| last.saved);
+            let priced = Priced { census: &census, costs: &costs, weights: &weights, budget };
+            let nodes = 0..census.nodes.len() as NodeId;
+            let dearest = nodes.map(|node| priced.value(node)).fold(0.0, f64::max);
+            prop_assert!(saved + dearest >= best(&priced), "{} {}", saved, best(&priced));
+        }
     }
 }

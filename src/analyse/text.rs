@@ -57,7 +57,11 @@ fn write(text: &mut String, report: &Report) -> std::fmt::Result {
         "\nWhat a budget covers        (share of the {:.0} s of all different trees)",
         costs.distinct_seconds
     )?;
-    writeln!(text, "  {:>8} {:>14} {:>14}", "budget", "seen projects", "unseen ones")?;
+    writeln!(
+        text,
+        "  {:>8} {:>14} {:>14}",
+        "budget", "seen projects", "unseen ones"
+    )?;
     for point in &report.coverage {
         writeln!(
             text,
@@ -68,11 +72,21 @@ fn write(text: &mut String, report: &Report) -> std::fmt::Result {
         )?;
     }
     if !report.bundles.is_empty() {
-        writeln!(text, "\nWho can have a package's whole tree from few builds")?;
+        writeln!(
+            text,
+            "\nWho can have a package's whole tree from few builds"
+        )?;
         writeln!(
             text,
             "  {:<14} {:>8} {:>6} {:>11} {:>11} {:>11} {:>11} {:>11}",
-            "package", "projects", "trees", "best one", "best ten", "unseen: one", "ten", "aligned ten"
+            "package",
+            "projects",
+            "trees",
+            "best one",
+            "best ten",
+            "unseen: one",
+            "ten",
+            "aligned ten"
         )?;
         for reach in &report.bundles {
             writeln!(

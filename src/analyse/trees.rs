@@ -24,7 +24,7 @@ pub(super) struct Tree {
 ///
 /// Packages that need each other, which happens where tests of one need the
 /// other, have one hash for all of them as their children's; each then adds
-/// itself.
+/// itself, and none of them is a child of another.
 pub(super) fn trees(lock: &LockGraph) -> Vec<Tree> {
     let mut graph = DiGraph::<(), ()>::with_capacity(lock.packages.len(), 0);
     for _ in &lock.packages {
@@ -52,18 +52,21 @@ pub(super) fn trees(lock: &LockGraph) -> Vec<Tree> {
             continue;
         }
         let together = (members.len() > 1).then(|| together(lock, &members, &places, &trees));
-        for member in members {
-            let package = &lock.packages[member];
+        let made = members.iter().map(|member| {
+            let package = &lock.packages[*member];
             let known = package.dependencies.iter().filter_map(|c| places.get(c));
             let children: Vec<usize> = known.copied().collect();
             let hashes = children.iter().map(|child| trees[*child].hash);
-            let hash = hash(package, hashes.chain(together));
-            places.insert(member, trees.len());
-            trees.push(Tree {
-                package: member,
-                hash,
+            Tree {
+                package: *member,
+                hash: hash(package, hashes.chain(together)),
                 children,
-            });
+            }
+        });
+        let made: Vec<Tree> = made.collect();
+        for tree in made {
+            places.insert(tree.package, trees.len());
+            trees.push(tree);
         }
     }
     trees

@@ -113,7 +113,7 @@ struct RawPackage<'a> {
 impl LockGraph {
     /// Reads the text of a lock file.
     pub fn parse(bytes: &[u8]) -> Result<Self, LockError> {
-        let text = std::str::from_utf8(bytes).map_err(|_| LockError::NotUtf8)?;
+        let text = std::str::from_utf8(bytes).map_err(|_bytes| LockError::NotUtf8)?;
         let raw: Raw = match toml::from_str(text) {
             Ok(raw) => raw,
             Err(error) => {

@@ -38,7 +38,10 @@ pub(super) fn run(
         }
         (None, None) => None,
     };
-    let paths = arguments.paths.iter().map(|path| surroundings.folder.join(path));
+    let paths = arguments
+        .paths
+        .iter()
+        .map(|path| surroundings.folder.join(path));
     let mut search = Search::run(&paths.collect::<Vec<_>>());
     if !arguments.tier.is_empty() {
         search.found.retain(|found| {

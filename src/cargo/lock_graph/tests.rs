@@ -123,10 +123,7 @@ fn what_is_wrong_is_named() {
             dependency: "b".to_owned()
         })
     );
-    assert_eq!(
-        parse("version = 5\n"),
-        Err(LockError::Newer { version: 5 })
-    );
+    assert_eq!(parse("version = 5\n"), Err(LockError::Newer { version: 5 }));
     assert_eq!(LockGraph::parse(b"\xff"), Err(LockError::NotUtf8));
     assert_eq!(
         parse("version = 4\n<<<<<<< HEAD\n[[package]]\n"),
@@ -148,10 +145,16 @@ fn real_lock_files_are_read_as_cargo_lock_reads_them() {
     assert_eq!(ours.packages.len(), theirs.packages.len());
     for (our, their) in ours.packages.iter().zip(&theirs.packages) {
         assert_eq!(our.name, their.name.as_str());
-        let mut names: Vec<String> = their.dependencies.iter().map(|d| format!("{} {}", d.name, d.version)).collect();
+        let mut names: Vec<String> = their
+            .dependencies
+            .iter()
+            .map(|d| format!("{} {}", d.name, d.version))
+            .collect();
         names.sort();
         let needed = our.dependencies.iter().map(|d| &ours.packages[*d]);
-        let mut our_names: Vec<String> = needed.map(|d| format!("{} {}", d.name, d.version)).collect();
+        let mut our_names: Vec<String> = needed
+            .map(|d| format!("{} {}", d.name, d.version))
+            .collect();
         our_names.sort();
         assert_eq!(our_names, names);
     }
