@@ -6,6 +6,7 @@ use rayon::prelude::*;
 
 use super::projects::{self, Fault, Found};
 use super::trees::{self, Tree};
+use crate::cargo::index_cache::IndexCache;
 use crate::cargo::lock_graph::LockGraph;
 use crate::digest::TreeHash;
 
@@ -70,6 +71,9 @@ pub struct Census {
     pub repositories: Vec<String>,
     /// In the order they were given.
     pub projects: Vec<Project>,
+    /// Packages of all lock files of which it is known what they need on which
+    /// platform.
+    pub placed: usize,
 }
 
 /// What makes a project count more or less.
@@ -99,8 +103,13 @@ impl Freshness {
 
 impl Census {
     /// Reads and counts lock files, sorted by repository as a search gives them.
-    /// What cannot be read is named and passed over.
-    pub fn take(found: &[Found], freshness: Freshness) -> (Self, Vec<(usize, Fault)>) {
+    /// What cannot be read is named and passed over. With an index, packages
+    /// that are not needed on its platform are left out.
+    pub fn take(
+        found: &[Found],
+        freshness: Freshness,
+        index: Option<&IndexCache>,
+    ) -> (Self, Vec<(usize, Fault)>) {
         let newest = found.iter().filter_map(|found| found.day).max();
         let chosen = found.iter().enumerate().filter_map(|(position, found)| {
             let weight = freshness.weight(found.day, newest)?;
@@ -118,14 +127,18 @@ impl Census {
         let mut clerk = Clerk::default();
         for batch in chosen.chunks(BATCH) {
             let read = batch.par_iter().map(|(position, found, weight)| {
-                let lock = projects::read(&found.path).map_err(|fault| (*position, fault))?;
+                let mut lock = projects::read(&found.path).map_err(|fault| (*position, fault))?;
+                let placed = index.map_or(0, |index| trees::cut(&mut lock, index));
                 let trees = trees::trees(&lock);
-                Ok((*found, *weight, lock, trees))
+                Ok((*found, *weight, lock, trees, placed))
             });
             let read: Vec<Result<_, (usize, Fault)>> = read.collect();
             for read in read {
                 match read {
-                    Ok((found, weight, lock, trees)) => clerk.enter(found, weight, lock, &trees),
+                    Ok((found, weight, lock, trees, placed)) => {
+                        clerk.census.placed += placed;
+                        clerk.enter(found, weight, lock, &trees);
+                    }
                     Err(fault) => faults.push(fault),
                 }
             }

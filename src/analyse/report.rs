@@ -63,6 +63,11 @@ pub struct Counted {
     pub distinct_trees: usize,
     /// Different packages among those.
     pub distinct_packages: usize,
+    /// The platform whose packages are counted; absent for those of all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub platform: Option<String>,
+    /// Packages of which it is known what they need on it.
+    pub placed: usize,
 }
 
 /// Where seconds are from.
@@ -194,6 +199,8 @@ pub struct Questions {
     pub packages: Vec<String>,
     /// What is to be chosen under.
     pub budget: Option<Budget>,
+    /// The platform that the census is about.
+    pub platform: Option<String>,
 }
 
 /// Answers questions about a census.
@@ -235,6 +242,8 @@ pub fn report(
                 .sum(),
             distinct_trees: census.nodes.len(),
             distinct_packages: census.packages.len(),
+            platform: questions.platform.clone(),
+            placed: census.placed,
         },
         costs: Costs {
             measured: count(Origin::Measured),

@@ -26,6 +26,19 @@ fn write(text: &mut String, report: &Report) -> std::fmt::Result {
         counted.shareable,
         counted.distinct_trees
     )?;
+    match &counted.platform {
+        Some(platform) => writeln!(
+            text,
+            "They are those for {platform}, as far as known: the registry's index is at hand for {} of the packages{}.",
+            counted.placed,
+            if counted.placed * 10 < counted.packages * 9 {
+                "; `--lookup` asks for the rest"
+            } else {
+                ""
+            }
+        )?,
+        None => writeln!(text, "They are those of all platforms.")?,
+    }
     let costs = &report.costs;
     writeln!(
         text,

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use petgraph::algo::tarjan_scc;
 use petgraph::graph::{DiGraph, NodeIndex};
 
+use crate::cargo::index_cache::IndexCache;
 use crate::cargo::lock_graph::{LockGraph, LockedPackage};
 use crate::cargo::source::{CRATES_IO, PackageSource};
 use crate::digest::{Canonical, TreeHash};
@@ -17,6 +18,62 @@ pub(super) struct Tree {
     pub(super) hash: TreeHash,
     /// Positions in the list of trees, each before this one.
     pub(super) children: Vec<usize>,
+}
+
+/// Leaves out what is not needed on the index's platform, as far as the index is
+/// at hand, and then what nothing needs any more. Says for how many packages the
+/// index was at hand.
+pub(super) fn cut(lock: &mut LockGraph, index: &IndexCache) -> usize {
+    let mut known = 0;
+    let names: Vec<String> = lock
+        .packages
+        .iter()
+        .map(|package| package.name.clone())
+        .collect();
+    for package in &mut lock.packages {
+        if source(package) != CRATES_IO {
+            continue;
+        }
+        if let Some(needed) = index.needed(&package.name, &package.version) {
+            known += 1;
+            package
+                .dependencies
+                .retain(|child| needed.contains(&names[*child]));
+        }
+    }
+    let folders = lock.packages.iter().enumerate();
+    let folders = folders.filter(|(_, package)| package.source.is_none());
+    let mut open: Vec<usize> = folders.map(|(position, _)| position).collect();
+    // Without a folder nobody knows what the lock file is for.
+    if open.is_empty() {
+        return known;
+    }
+    let mut needed = vec![false; lock.packages.len()];
+    for folder in &open {
+        needed[*folder] = true;
+    }
+    while let Some(package) = open.pop() {
+        for child in &lock.packages[package].dependencies {
+            if !std::mem::replace(&mut needed[*child], true) {
+                open.push(*child);
+            }
+        }
+    }
+    let mut places = vec![0; needed.len()];
+    let mut next = 0;
+    for (place, needed) in places.iter_mut().zip(&needed) {
+        *place = next;
+        next += usize::from(*needed);
+    }
+    let mut keep = needed.iter();
+    lock.packages
+        .retain(|_| keep.next().copied().unwrap_or(true));
+    for package in &mut lock.packages {
+        for child in &mut package.dependencies {
+            *child = places[*child];
+        }
+    }
+    known
 }
 
 /// The trees that others could have as well, dependencies first: those in which

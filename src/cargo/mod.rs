@@ -25,6 +25,7 @@ pub mod dep_info;
 pub mod fingerprint;
 pub mod glibc;
 pub mod home;
+pub mod index_cache;
 pub mod invocation;
 pub mod layout;
 pub mod lock_file;

@@ -1,5 +1,6 @@
 //! `quickbuild analyse`: what many lock files have in common.
 
+use std::collections::BTreeSet;
 use std::process::ExitCode;
 
 use super::arguments::{AnalyseArguments, AnalysisFormat};
@@ -7,12 +8,16 @@ use super::terminal::{print, print_json};
 use super::{Exit, Failure, Surroundings};
 use crate::analyse::census::{Census, Freshness};
 use crate::analyse::costs::Measurements;
-use crate::analyse::projects::{Search, parse_day};
+use crate::analyse::projects::{self, Search, parse_day};
 use crate::analyse::report::{LeftOut, Questions, report};
 use crate::analyse::selection::Budget;
 use crate::analyse::{page, text};
 use crate::build::chain;
+use crate::cargo::index_cache::{IndexCache, Target};
+use crate::cargo::registry_index::RegistryIndex;
+use crate::cargo::source::PackageSource;
 use crate::config::parse_size;
+use crate::fs;
 use crate::store::Store;
 
 pub(super) fn run(
@@ -57,7 +62,16 @@ pub(super) fn run(
             reason: chain(fault),
         })
         .collect();
-    let (census, faults) = Census::take(&search.found, freshness);
+    let index = match arguments.platform.as_str() {
+        "all" => None,
+        triple => Some(index(
+            surroundings,
+            (triple != "host").then_some(triple),
+            &search,
+            arguments.lookup,
+        )?),
+    };
+    let (census, faults) = Census::take(&search.found, freshness, index.as_ref());
     left_out.extend(faults.iter().map(|(position, fault)| LeftOut {
         path: search.found[*position].path.display().to_string(),
         reason: chain(fault),
@@ -83,6 +97,7 @@ pub(super) fn run(
     let questions = Questions {
         packages: arguments.package.clone(),
         budget,
+        platform: index.map(|index| index.target().triple.clone()),
     };
     let report = report(&census, &costs, error, &questions, left_out);
     match arguments.format {
@@ -95,4 +110,43 @@ pub(super) fn run(
         false => Exit::Found,
     };
     Ok(exit.into())
+}
+
+/// What is known of platforms: what Cargo has looked up before and, on demand,
+/// what it looks up now, which is kept in the store's cache.
+fn index(
+    surroundings: &Surroundings,
+    triple: Option<&str>,
+    search: &Search,
+    lookup: bool,
+) -> Result<IndexCache, Failure> {
+    let environment = &surroundings.environment;
+    let target = Target::ask(environment, &surroundings.folder, triple)?;
+    let scratch = surroundings.config()?.store.join("cache/registry-index");
+    if lookup {
+        let mut names: BTreeSet<String> = BTreeSet::new();
+        for found in &search.found {
+            // What cannot be read is reported when it is counted.
+            let Ok(lock) = projects::read(&found.path) else {
+                continue;
+            };
+            let source = |text: &String| PackageSource::parse(text);
+            let public = lock.packages.into_iter().filter(|package| {
+                package.source.as_ref().and_then(source) == Some(PackageSource::CratesIo)
+            });
+            names.extend(public.map(|package| package.name));
+        }
+        let names: BTreeSet<&str> = names.iter().map(String::as_str).collect();
+        fs::remove_dir_all(&scratch)?;
+        fs::create_dir_all(&scratch)?;
+        RegistryIndex::ask(
+            environment,
+            &surroundings.folder,
+            &PackageSource::CratesIo,
+            &names,
+            &scratch,
+        )?;
+    }
+    let homes = [environment.cargo_home(), scratch.join("home")];
+    Ok(IndexCache::open(target, &homes)?)
 }

@@ -128,7 +128,7 @@ pub(super) enum Command {
     Cache(CacheCommand),
     /// Find out what many lock files have in common, and what is worth prebuilding.
     ///
-    /// Nothing is sent anywhere. Compile seconds are those of the store and of
+    /// Nothing is sent anywhere without `--lookup`. Compile seconds are those of the store and of
     /// the reports given with `--timings`; the rest is estimated.
     #[command(
         after_help = "Examples:\n  quickbuild analyse ~/src\n  quickbuild analyse ~/src --package tokio --budget-seconds 3600 --format html > report.html\n\
@@ -210,6 +210,14 @@ pub(super) struct AnalyseArguments {
     /// A page that `cargo build --timings` wrote; may be repeated.
     #[arg(long, value_name = "FILE")]
     pub(super) timings: Vec<PathBuf>,
+    /// The platform whose packages are counted: a triple, `host`, or `all`. What
+    /// Cargo has not looked up in the registry counts everywhere.
+    #[arg(long, value_name = "TRIPLE", default_value = "host")]
+    pub(super) platform: String,
+    /// Let Cargo look up in the registry what packages need on which platform;
+    /// the names of all packages are sent there.
+    #[arg(long)]
+    pub(super) lookup: bool,
     /// Only projects that `index.tsv` says to be of this tier; may be repeated.
     #[arg(long, value_name = "WORD")]
     pub(super) tier: Vec<String>,
