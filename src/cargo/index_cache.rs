@@ -64,14 +64,17 @@ impl Target {
     }
 }
 
-type Needed = Option<Arc<BTreeSet<String>>>;
+/// Names of packages that are needed.
+type Needed = Arc<BTreeSet<String>>;
+/// The same by version.
+type Versions = HashMap<String, Needed>;
 
 /// Dependencies of published packages on one platform.
 #[derive(Debug)]
 pub struct IndexCache {
     target: Target,
     folders: Vec<PathBuf>,
-    known: Mutex<HashMap<String, Arc<HashMap<String, Arc<BTreeSet<String>>>>>>,
+    known: Mutex<HashMap<String, Arc<Versions>>>,
 }
 
 #[derive(Deserialize)]
@@ -116,7 +119,7 @@ impl IndexCache {
 
     /// Names of the packages that a version of a package needs on the platform,
     /// with all its features; `None` where the index is not at hand.
-    pub fn needed(&self, name: &str, version: &str) -> Needed {
+    pub fn needed(&self, name: &str, version: &str) -> Option<Needed> {
         let lock = || self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(versions) = lock().get(name) {
             return versions.get(version).cloned();
@@ -126,8 +129,8 @@ impl IndexCache {
         versions.get(version).cloned()
     }
 
-    fn read(&self, name: &str) -> HashMap<String, Arc<BTreeSet<String>>> {
-        let mut versions = HashMap::new();
+    fn read(&self, name: &str) -> Versions {
+        let mut versions = Versions::new();
         for folder in &self.folders {
             let Ok(Some(bytes)) = fs::read_optional(&folder.join(place(name))) else {
                 continue;
@@ -144,7 +147,6 @@ impl IndexCache {
                         && self.target.has(dependency.target.as_deref())
                 });
                 let needed = needed.map(|dependency| dependency.package.unwrap_or(dependency.name));
-                // A build number (`1.0.0+x`) is no part of what tells versions apart there.
                 versions.insert(line.vers, Arc::new(needed.collect()));
             }
         }

@@ -1,10 +1,14 @@
 //! The command line. Names are a contract: add to them, do not rename them.
 
+mod analysis;
+
 use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
+
+pub(super) use analysis::{AnalyseArguments, AnalysisFormat};
 
 /// Compile a Cargo unit once, find it Fresh ever after.
 #[derive(Debug, Parser)]
@@ -190,57 +194,6 @@ pub(super) enum Command {
         /// The folder.
         folder: PathBuf,
     },
-}
-
-/// Arguments of `analyse`.
-#[derive(Debug, Args)]
-pub(super) struct AnalyseArguments {
-    /// Folders to search for `Cargo.lock` files, or such files.
-    #[arg(value_name = "DIR|FILE", required = true)]
-    pub(super) paths: Vec<PathBuf>,
-    /// A package whose dependents are looked at; may be repeated.
-    #[arg(long, value_name = "NAME", default_values = ["tokio", "hyper", "actix-web", "serde", "clap"])]
-    pub(super) package: Vec<String>,
-    /// Choose what to build in so many seconds of one processor.
-    #[arg(long, value_name = "SECONDS", conflicts_with = "budget_bytes")]
-    pub(super) budget_seconds: Option<f64>,
-    /// Choose what to build in so much storage, such as `10GB`.
-    #[arg(long, value_name = "SIZE")]
-    pub(super) budget_bytes: Option<String>,
-    /// A page that `cargo build --timings` wrote; may be repeated.
-    #[arg(long, value_name = "FILE")]
-    pub(super) timings: Vec<PathBuf>,
-    /// The platform whose packages are counted: a triple, `host`, or `all`. What
-    /// Cargo has not looked up in the registry counts everywhere.
-    #[arg(long, value_name = "TRIPLE", default_value = "host")]
-    pub(super) platform: String,
-    /// Let Cargo look up in the registry what packages need on which platform;
-    /// the names of all packages are sent there.
-    #[arg(long)]
-    pub(super) lookup: bool,
-    /// Only projects that `index.tsv` says to be of this tier; may be repeated.
-    #[arg(long, value_name = "WORD")]
-    pub(super) tier: Vec<String>,
-    /// Leave out projects that changed last before this day, by `index.tsv`.
-    #[arg(long, value_name = "YYYY-MM-DD")]
-    pub(super) since: Option<String>,
-    /// Count a project half for each so many days since it changed.
-    #[arg(long, value_name = "DAYS")]
-    pub(super) half_life: Option<f64>,
-    /// How to print it.
-    #[arg(long, value_enum, default_value = "text")]
-    pub(super) format: AnalysisFormat,
-}
-
-/// Forms of an analysis.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(super) enum AnalysisFormat {
-    /// For people.
-    Text,
-    /// For programs; see docs/formats/analysis.md.
-    Json,
-    /// One page with plots.
-    Html,
 }
 
 /// Arguments of `push`.
