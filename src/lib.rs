@@ -39,3 +39,4 @@ pub mod store;
 pub mod substitute;
 pub mod substituter;
 pub mod trust;
+pub mod workers;

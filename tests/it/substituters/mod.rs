@@ -4,9 +4,13 @@
 //! * `hostile`: files that are not what they should be.
 //! * `servers`: web servers that are ill.
 //! * `publishing`: pushes, killed and together.
+//! * `places`: the same over buckets, registries, releases and uploads.
+//! * `copying`: from one place to another, and what is removed.
 
+mod copying;
 mod fetching;
 mod hostile;
+mod places;
 mod publishing;
 mod servers;
 

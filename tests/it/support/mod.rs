@@ -1,19 +1,26 @@
 //! A place of its own for each test: [`TestEnv`] has folders and variables,
 //! [`Project`] is a copy of a fixture in it, [`Outcome`] is how a command ended,
-//! [`Server`] serves files over HTTP, well or badly.
+//! [`Server`] serves files over HTTP, well or badly, [`GitHub`] and [`Uploads`]
+//! are servers that are written to, and `programs` starts other people's.
 
 mod docker;
 mod env;
 mod files;
+mod github;
+mod http;
 mod outcome;
+pub(crate) mod programs;
 mod registry;
 mod server;
 mod skip;
+mod uploads;
 
 pub(crate) use docker::{BUILDER, builder_image};
 pub(crate) use env::{Project, TestEnv, nightly};
 pub(crate) use files::{Snapshot, copy_tree, edit, set_time, touch, walk};
+pub(crate) use github::{GitHub, TOKEN};
 pub(crate) use outcome::{Outcome, names};
 pub(crate) use registry::{Registry, git};
 pub(crate) use server::{Mood, Server};
 pub(crate) use skip::skipped;
+pub(crate) use uploads::{Uploads, WRITE_TOKEN};

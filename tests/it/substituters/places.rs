@@ -1,0 +1,355 @@
+//! The same over all places that can be written to: buckets, registries, releases
+//! and servers that take uploads. The servers are real ones, or as their
+//! documentation says.
+
+use std::process::Child;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::{Client, Published};
+use crate::support::{GitHub, Outcome, TOKEN, Uploads, WRITE_TOKEN, programs};
+
+/// A place that outputs are pushed to, with settings for both sides.
+struct Place {
+    published: Published,
+    url: String,
+    settings: String,
+}
+
+impl Place {
+    fn new(url: &str, settings: &str, variables: &[(&str, &str)]) -> Self {
+        let mut published = Published::new();
+        for (name, value) in variables {
+            published.env = published.env.with(name, *value);
+        }
+        Self {
+            published,
+            url: url.to_owned(),
+            settings: settings.to_owned(),
+        }
+    }
+
+    fn key(&self) -> String {
+        format!("public-keys = [\"{}\"]", self.published.key)
+    }
+
+    /// The environment of who pushes there.
+    fn env(&self, url: &str) -> crate::support::TestEnv {
+        // Another file each time: somebody may be reading the last one.
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let config = self.published.env.root().join(format!("push-{count}.toml"));
+        let text = format!(
+            "[[substituters]]\nurl = \"{url}\"\ntimeout = \"5s\"\n{}\n{}\n",
+            self.key(),
+            self.settings
+        );
+        std::fs::write(&config, text).unwrap();
+        let env = &self.published.env;
+        env.with("QUICKBUILD_CONFIG", config.to_str().unwrap())
+    }
+
+    fn run(&self, arguments: &[&str]) -> Outcome {
+        let project = &self.published.project;
+        self.env(&self.url).quickbuild(project, arguments)
+    }
+
+    fn push(&self, more: &[&str]) -> Outcome {
+        let push = ["push", &self.url, "--all", "--include-local"];
+        self.run(&[&push, more].concat())
+    }
+
+    fn spawn_push(&self) -> Child {
+        let push = ["push", &self.url, "--all", "--include-local"];
+        let env = self.env(&self.url);
+        env.spawn_quickbuild(&self.published.project, &push)
+    }
+
+    fn client_of(&self, url: &str) -> Client {
+        let settings = format!("{}\n{}", self.key(), self.settings);
+        self.published.client_with(url, &settings)
+    }
+
+    fn client(&self) -> Client {
+        self.client_of(&self.url)
+    }
+
+    /// What is pushed is fetched, and pushed once only.
+    #[track_caller]
+    fn assert_serves(&self) {
+        let absent = self.client().assert_all_built();
+        assert!(absent.contains("is no substituter"), "{absent}");
+        let pushed = self.push(&[]).success();
+        assert!(!pushed.stdout.contains(" 0 outputs published"), "{pushed}");
+        self.client().assert_all_fetched();
+        for more in [&[][..], &["--only-missing"]] {
+            let again = self.push(more).success();
+            assert!(again.stdout.contains(" 0 outputs published"), "{again}");
+        }
+        self.client().assert_all_fetched();
+    }
+
+    /// What is published first stays, whoever comes with another content.
+    #[track_caller]
+    fn assert_first_stays(&self) {
+        let published = &self.published;
+        let env = self.env(&self.url);
+        let env = env.with_store(&published.env.root().join("second"));
+        let elsewhere = env.checkout(&published.project);
+        let _ = env.quickbuild(&elsewhere, &["build"]).success();
+        let push = ["push", &self.url, "--all", "--include-local"];
+        let pushed = env.quickbuild(&elsewhere, &push);
+        assert_eq!(pushed.code, Some(1), "{pushed}");
+        assert!(pushed.stderr.contains("CONFLICT"), "{pushed}");
+        self.client().assert_all_fetched();
+    }
+
+    /// Pushes at the same time lose nothing.
+    #[track_caller]
+    fn assert_two_at_once(&self) {
+        let pushing: Vec<Child> = (0..3).map(|_| self.spawn_push()).collect();
+        for child in pushing {
+            let output = child.wait_with_output().unwrap();
+            assert!(output.status.success(), "{output:?}");
+        }
+        let again = self.push(&[]).success();
+        assert!(again.stdout.contains(" 0 outputs published"), "{again}");
+        self.client().assert_all_fetched();
+    }
+
+    /// A push that ends anywhere names nothing that is absent, and the next one
+    /// goes on. `place` gives an empty place, and the URL by which it is known.
+    #[track_caller]
+    fn assert_killed(&self, step: usize, place: impl Fn(usize) -> String) {
+        for n in (1..).step_by(step) {
+            let url = place(n);
+            let env = self.env(&url);
+            let faulty = env.with("QUICKBUILD_FAULT", format!("kill@{n}"));
+            let push = ["push", &url, "--all", "--include-local"];
+            let first = faulty.quickbuild(&self.published.project, &push);
+            let client = self.client_of(&url);
+            let built = client.run(&["build"]).success();
+            assert!(!built.stderr.contains("archive"), "{n}: {built}");
+            client.env.assert_fresh(&client.project, &["build"]);
+            let _ = env.quickbuild(&self.published.project, &push).success();
+            self.client_of(&url).assert_all_fetched();
+            if first.code == Some(0) {
+                return;
+            }
+        }
+    }
+}
+
+const S3: [(&str, &str); 3] = [
+    ("AWS_ACCESS_KEY_ID", "key"),
+    ("AWS_SECRET_ACCESS_KEY", "secret"),
+    ("AWS_REGION", "us-east-1"),
+];
+
+fn endpoint(url: &str) -> String {
+    format!("endpoint = \"{url}\"")
+}
+
+#[test]
+fn an_s3_bucket_is_a_substituter() {
+    let Some(server) = programs::s3() else { return };
+    let place = Place::new("s3://cache/some/where", &endpoint(&server.url()), &S3);
+    place.assert_serves();
+    place.assert_first_stays();
+    let absent = place.env("s3://absent");
+    let push = ["push", "s3://absent", "--all", "--include-local"];
+    let failed = absent.quickbuild(&place.published.project, &push);
+    assert_eq!(failed.code, Some(3), "{failed}");
+    assert!(failed.stderr.contains("s3://absent/"), "{failed}");
+}
+
+#[test]
+fn pushes_to_s3_lose_nothing() {
+    let Some(server) = programs::s3() else { return };
+    let place = Place::new("s3://cache", &endpoint(&server.url()), &S3);
+    place.assert_two_at_once();
+    place.assert_killed(11, |n| format!("s3://cache/killed/{n}"));
+}
+
+#[test]
+fn a_bucket_of_google_is_a_substituter() {
+    let Some(server) = programs::google() else {
+        return;
+    };
+    let variables = [("GOOGLE_BEARER_TOKEN", "nobody looks")];
+    let place = Place::new("gs://cache/prefix", &endpoint(&server.url()), &variables);
+    place.assert_serves();
+}
+
+#[test]
+fn a_registry_is_a_substituter() {
+    let Some(server) = programs::registry(false) else {
+        return;
+    };
+    let url = format!("oci://127.0.0.1:{}/team/cache", server.port);
+    let place = Place::new(&url, "", &[]);
+    place.assert_serves();
+    place.assert_first_stays();
+    // Archives are blobs with their own digests.
+    let blobs = server
+        .folder()
+        .join("blobs/docker/registry/v2/blobs/sha256");
+    let blobs: Vec<_> = crate::support::walk(&blobs).into_iter().collect();
+    for archive in super::files(&place.published.cache, "archives") {
+        let name = archive.file_name().unwrap().to_str().unwrap();
+        let hash = name.strip_suffix(".tar.zst").unwrap();
+        assert!(
+            blobs
+                .iter()
+                .any(|blob| blob.to_string_lossy().contains(hash)),
+            "{name}"
+        );
+    }
+}
+
+#[test]
+fn pushes_to_a_registry_lose_nothing() {
+    let Some(server) = programs::registry(false) else {
+        return;
+    };
+    let url = format!("oci://127.0.0.1:{}/cache", server.port);
+    let place = Place::new(&url, "", &[]);
+    place.assert_two_at_once();
+    place.assert_killed(13, |n| format!("{url}/killed-{n}"));
+}
+
+#[test]
+fn a_guarded_registry_lets_in_who_has_a_password() {
+    let Some(server) = programs::registry(true) else {
+        return;
+    };
+    let url = format!("oci://127.0.0.1:{}/cache", server.port);
+    let nobody = Place::new(&url, "", &[]);
+    let refused = nobody.push(&[]);
+    assert_eq!(refused.code, Some(3), "{refused}");
+    assert!(refused.stderr.contains("refuses access (401)"), "{refused}");
+
+    let root = nobody.published.env.root();
+    let netrc = root.join("netrc");
+    std::fs::write(&netrc, "machine 127.0.0.1 login user password password\n").unwrap();
+    let mut place = nobody;
+    place.published.env = place.published.env.with("NETRC", netrc.to_str().unwrap());
+    let _ = place.push(&[]).success();
+    place.client().assert_all_fetched();
+
+    // What `docker login` keeps.
+    let docker = root.join("docker");
+    std::fs::create_dir(&docker).unwrap();
+    let auth = "dXNlcjpwYXNzd29yZA==";
+    let config = format!(
+        "{{\"auths\": {{\"127.0.0.1:{}\": {{\"auth\": \"{auth}\"}}}}}}",
+        server.port
+    );
+    std::fs::write(docker.join("config.json"), config).unwrap();
+    let env = place.published.env.with("NETRC", "/nowhere");
+    place.published.env = env.with("DOCKER_CONFIG", docker.to_str().unwrap());
+    let client = place.client();
+    client.assert_all_fetched();
+    // Documents are known by now; archives alone are asked for.
+    std::fs::remove_dir_all(client.env.store().join("paths")).unwrap();
+    std::fs::create_dir(client.env.store().join("paths")).unwrap();
+    let other = client.env.checkout(&client.project);
+    let _ = client.env.quickbuild(&other, &["build"]).nothing_built();
+}
+
+#[test]
+fn a_release_is_a_substituter() {
+    let github = GitHub::start();
+    let settings = format!("api = \"{}\"", github.api());
+    let place = Place::new(&github.place(), &settings, &[]);
+    let refused = place.push(&[]);
+    assert_eq!(refused.code, Some(3), "{refused}");
+    assert!(refused.stderr.contains("refuses access (401)"), "{refused}");
+    let mut place = place;
+    place.published.env = place.published.env.with("GITHUB_TOKEN", TOKEN);
+    place.assert_serves();
+    place.assert_first_stays();
+    let names = github.names();
+    assert!(
+        names.contains(&"quickbuild-cache.json".to_owned()),
+        "{names:?}"
+    );
+    assert!(
+        names
+            .iter()
+            .all(|name| !name.contains('/') && !name.ends_with(".new")),
+        "{names:?}"
+    );
+}
+
+#[test]
+fn pushes_to_a_release_lose_nothing() {
+    let github = GitHub::start();
+    let settings = format!("api = \"{}\"", github.api());
+    let place = Place::new(&github.place(), &settings, &[("GITHUB_TOKEN", TOKEN)]);
+    place.assert_two_at_once();
+    place.assert_killed(13, |_| {
+        github.clear();
+        github.place()
+    });
+}
+
+/// Who is killed between taking a document away and bringing the new one to its
+/// place leaves it under another name; the next writer brings it there.
+#[test]
+fn a_release_recovers_what_was_left_behind() {
+    let github = GitHub::start();
+    let settings = format!("api = \"{}\"", github.api());
+    let place = Place::new(&github.place(), &settings, &[("GITHUB_TOKEN", TOKEN)]);
+    let _ = place.push(&[]).success();
+    let before = github.names();
+    let documents = before.iter().filter(|name| name.ends_with(".json.zst"));
+    for name in documents.clone() {
+        // The ids of what they replaced are gone.
+        github.rename(name, |id| format!("{name}.{}.00ff.new", id + 1_000_000));
+    }
+    assert!(documents.clone().count() > 0);
+    let again = place.push(&[]).success();
+    assert!(again.stdout.contains(" 0 outputs published"), "{again}");
+    let mut after = github.names();
+    let mut before = before;
+    before.sort();
+    after.sort();
+    assert_eq!(after, before);
+    place.client().assert_all_fetched();
+}
+
+#[test]
+fn a_server_that_takes_uploads_is_written_to() {
+    let server = Uploads::start();
+    let mut place = Place::new(&server.url(), "", &[]);
+    let refused = place.push(&[]);
+    assert_eq!(refused.code, Some(3), "{refused}");
+    assert!(refused.stderr.contains("refuses access (401)"), "{refused}");
+    assert!(server.paths().is_empty());
+    place.settings = format!("token = \"{WRITE_TOKEN}\"");
+    place.assert_serves();
+    place.assert_first_stays();
+}
+
+#[test]
+fn uploads_at_once_lose_nothing() {
+    let server = Uploads::start();
+    let settings = format!("token = \"{WRITE_TOKEN}\"");
+    let place = Place::new(&server.url(), &settings, &[]);
+    place.assert_two_at_once();
+    place.assert_killed(13, |n| format!("{}/{n}", server.url()));
+}
+
+/// Static files are read by everybody, and written by nobody.
+#[test]
+fn a_server_that_takes_no_uploads_says_so() {
+    let published = Published::new();
+    let server = crate::support::Server::new(&published.cache);
+    let place = Place::new(&server.url(), "", &[]);
+    let refused = place.push(&[]);
+    assert_eq!(refused.code, Some(3), "{refused}");
+    assert!(
+        refused.stderr.contains("ETag") || refused.stderr.contains("no uploads"),
+        "{refused}"
+    );
+}
