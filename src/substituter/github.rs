@@ -399,9 +399,8 @@ impl Writer for Release {
             .assets
             .find(&flat(path))
             .map(|asset| asset.id);
-        let id = match (before.and_then(Version::id), there) {
-            (Some(id), _) | (None, Some(id)) => id,
-            (None, None) => return Ok(Change::Done),
+        let Some(id) = before.and_then(Version::id).or(there) else {
+            return Ok(Change::Done);
         };
         if self.delete(id)? || before.is_none() {
             return Ok(Change::Done);

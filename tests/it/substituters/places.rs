@@ -6,7 +6,7 @@ use std::process::Child;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::{Client, Published};
-use crate::support::{GitHub, Outcome, TOKEN, Uploads, WRITE_TOKEN, programs};
+use crate::support::{Buckets, Cloud, GitHub, Outcome, TOKEN, Uploads, WRITE_TOKEN, programs};
 
 /// A place that outputs are pushed to, with settings for both sides.
 struct Place {
@@ -103,6 +103,23 @@ impl Place {
         self.client().assert_all_fetched();
     }
 
+    /// All documents go; archives of today are spared where they are listed.
+    #[track_caller]
+    fn assert_pruned(&self) {
+        let prune = ["prune", &self.url, "--max-size", "0"];
+        let dry = self.run(&[&prune[..], &["--dry-run"]].concat()).success();
+        assert!(dry.stdout.contains("would go, 0 stay; 0 archives"), "{dry}");
+        self.client().assert_all_fetched();
+        let pruned = self.run(&prune).success();
+        assert!(pruned.stdout.contains(" 0 stay; 0 archives"), "{pruned}");
+        let client = self.client();
+        let built = client.run(&["build"]).success();
+        assert_eq!(built.summary().from_store, 0, "{built}");
+        let pushed = self.push(&[]).success();
+        assert!(!pushed.stdout.contains(" 0 outputs published"), "{pushed}");
+        self.client().assert_all_fetched();
+    }
+
     /// Pushes at the same time lose nothing.
     #[track_caller]
     fn assert_two_at_once(&self) {
@@ -155,6 +172,7 @@ fn an_s3_bucket_is_a_substituter() {
     let place = Place::new("s3://cache/some/where", &endpoint(&server.url()), &S3);
     place.assert_serves();
     place.assert_first_stays();
+    place.assert_pruned();
     let absent = place.env("s3://absent");
     let push = ["push", "s3://absent", "--all", "--include-local"];
     let failed = absent.quickbuild(&place.published.project, &push);
@@ -170,14 +188,79 @@ fn pushes_to_s3_lose_nothing() {
     place.assert_killed(11, |n| format!("s3://cache/killed/{n}"));
 }
 
+/// No server of theirs can be had here, so these are as their documentation says.
 #[test]
-fn a_bucket_of_google_is_a_substituter() {
-    let Some(server) = programs::google() else {
-        return;
-    };
-    let variables = [("GOOGLE_BEARER_TOKEN", "nobody looks")];
-    let place = Place::new("gs://cache/prefix", &endpoint(&server.url()), &variables);
-    place.assert_serves();
+fn buckets_of_google_and_azure_are_substituters() {
+    let google = [("GOOGLE_BEARER_TOKEN", "token")];
+    let azure = [
+        ("AZURE_STORAGE_ACCOUNT_NAME", "account"),
+        ("AZURE_STORAGE_ACCOUNT_KEY", "c2VjcmV0"),
+    ];
+    for (cloud, url, variables) in [
+        (Cloud::Google, "gs://cache/some/where", &google[..]),
+        (Cloud::Azure, "az://cache/some/where", &azure),
+    ] {
+        let server = Buckets::start(cloud);
+        let place = Place::new(url, &endpoint(&server.url()), variables);
+        place.assert_serves();
+        place.assert_first_stays();
+        let names = server.names();
+        let is_below = |name: &String| name.starts_with("some/where/");
+        assert!(!names.is_empty() && names.iter().all(is_below), "{names:?}");
+        // All that was published years ago goes.
+        let pruned = place.run(&["prune", url, "--older-than", "90d"]).success();
+        assert!(pruned.stdout.contains(" 0 stay"), "{pruned}");
+        assert_eq!(server.names(), ["some/where/quickbuild-cache.json"]);
+    }
+}
+
+#[test]
+fn buckets_of_google_and_azure_lose_nothing() {
+    let server = Buckets::start(Cloud::Google);
+    let variables = [("GOOGLE_BEARER_TOKEN", "token")];
+    let place = Place::new("gs://cache", &endpoint(&server.url()), &variables);
+    place.assert_two_at_once();
+    let server = Buckets::start(Cloud::Azure);
+    let variables = [
+        ("AZURE_STORAGE_ACCOUNT_NAME", "account"),
+        ("AZURE_STORAGE_ACCOUNT_KEY", "c2VjcmV0"),
+    ];
+    let place = Place::new("az://cache", &endpoint(&server.url()), &variables);
+    place.assert_two_at_once();
+}
+
+/// What is too large for one request goes in parts.
+#[test]
+fn a_large_archive_goes_to_s3_in_parts() {
+    let Some(server) = programs::s3() else { return };
+    let place = Place::new("s3://cache/large", &endpoint(&server.url()), &S3);
+    let published = &place.published;
+    let script = published.project.path("helper/build.rs");
+    // Bytes that nothing packs.
+    let text = "fn main() {\n    let mut x = 1_u64;\n    let bytes: Vec<u8> = (0..20_000_000)\n\
+        .map(|_| { x ^= x << 13; x ^= x >> 7; x ^= x << 17; x as u8 }).collect();\n    \
+        let to = std::env::var(\"OUT_DIR\").unwrap() + \"/noise\";\n    \
+        std::fs::write(to, bytes).unwrap();\n    println!(\"cargo::rerun-if-changed=build.rs\");\n}\n";
+    std::fs::write(script, text).unwrap();
+    let _ = published.run(&["build"]).success();
+    let _ = published
+        .run(&["key", "sign", super::KEY, "--all"])
+        .success();
+    let _ = published.push().success();
+    let archives = super::files(&published.cache, "archives");
+    let large = |path: &&std::path::PathBuf| path.metadata().unwrap().len() > 16 << 20;
+    let large = archives.iter().find(large).expect("a large archive");
+    let _ = place.push(&[]).success();
+    let back = published.env.root().join("back");
+    let copy = [
+        "copy",
+        &place.url,
+        back.to_str().unwrap(),
+        "--include-local",
+    ];
+    let _ = place.run(&copy).success();
+    let again = back.join("archives").join(large.file_name().unwrap());
+    assert!(std::fs::read(again).unwrap() == std::fs::read(large).unwrap());
 }
 
 #[test]
@@ -189,6 +272,7 @@ fn a_registry_is_a_substituter() {
     let place = Place::new(&url, "", &[]);
     place.assert_serves();
     place.assert_first_stays();
+    place.assert_pruned();
     // Archives are blobs with their own digests.
     let blobs = server
         .folder()

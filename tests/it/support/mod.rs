@@ -1,8 +1,9 @@
 //! A place of its own for each test: [`TestEnv`] has folders and variables,
 //! [`Project`] is a copy of a fixture in it, [`Outcome`] is how a command ended,
-//! [`Server`] serves files over HTTP, well or badly, [`GitHub`] and [`Uploads`]
-//! are servers that are written to, and `programs` starts other people's.
+//! [`Server`] serves files over HTTP, well or badly, [`GitHub`],
+//! [`Buckets`] and [`Uploads`] are servers that are written to, and `programs` starts other people's.
 
+mod buckets;
 mod docker;
 mod env;
 mod files;
@@ -15,6 +16,7 @@ mod server;
 mod skip;
 mod uploads;
 
+pub(crate) use buckets::{Buckets, Cloud};
 pub(crate) use docker::{BUILDER, builder_image};
 pub(crate) use env::{Project, TestEnv, nightly};
 pub(crate) use files::{Snapshot, copy_tree, edit, set_time, touch, walk};

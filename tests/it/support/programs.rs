@@ -90,21 +90,6 @@ pub(crate) fn s3() -> Option<Program> {
     Some(server)
 }
 
-/// An emulator of Google Cloud Storage with an empty bucket `cache`.
-pub(crate) fn google() -> Option<Program> {
-    let Some(program) = tool("gcp-storage-emulator") else {
-        skipped("gcs", "`gcp-storage-emulator` is not installed");
-        return None;
-    };
-    let folder = tempfile::tempdir().unwrap();
-    let port = free_port();
-    let mut command = Command::new(program);
-    let port_text = port.to_string();
-    command.args(["start", "--host=127.0.0.1", "--in-memory"]);
-    command.args(["--default-bucket=cache", "--port", &port_text]);
-    Some(Program::start(folder, port, command))
-}
-
 /// A registry, Debian's `docker-registry`, into which only `user` with the
 /// password `password` is let if that is asked for.
 pub(crate) fn registry(guarded: bool) -> Option<Program> {
