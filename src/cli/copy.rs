@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::arguments::{CopyArguments, Format};
 use super::key::own_keys;
-use super::push::{named, report};
+use super::push::{advise, named, report};
 use super::terminal::{Terminal, Verbosity, print_json, print_line, size};
 use super::{Exit, Failure, Surroundings};
 use crate::build::Observer as _;
@@ -111,7 +111,7 @@ fn publish(
     };
     let published = publication.run();
     terminal.clear();
-    report(&published?, arguments.format)
+    report(&published.map_err(advise)?, arguments.format)
 }
 
 #[derive(Serialize)]

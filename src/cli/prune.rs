@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::arguments::{Format, PruneArguments};
+use super::push::advise;
 use super::terminal::{Terminal, Verbosity, print_json, print_line, size};
 use super::{Exit, Failure, Surroundings};
 use crate::build::Observer as _;
@@ -54,7 +55,7 @@ pub(super) fn run(
     terminal.step("reading what is published");
     let pruned = prune(&substituter, &limits, mode);
     terminal.clear();
-    let pruned = pruned?;
+    let pruned = pruned.map_err(advise)?;
     if arguments.format == Format::Json {
         print_json(&Report {
             removed: &pruned.outputs,

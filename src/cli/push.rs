@@ -14,8 +14,9 @@ use super::{Exit, Failure, Surroundings};
 use crate::build::Observer as _;
 use crate::output::Output;
 use crate::plan::Verdict;
-use crate::publish::{Existing, Local, Publication, Published, Scratch, StoreSource};
+use crate::publish::{Existing, Local, Publication, PublishError, Published, Scratch, StoreSource};
 use crate::store::Store;
+use crate::substituter::SubstituterError;
 
 pub(super) fn run(
     surroundings: &Surroundings,
@@ -50,7 +51,21 @@ pub(super) fn run(
     };
     let published = publication.run();
     terminal.clear();
-    report(&published?, arguments.format)
+    report(&published.map_err(advise)?, arguments.format)
+}
+
+/// Says what helps where somebody is not let in.
+pub(super) fn advise(error: PublishError) -> Failure {
+    let is_denied = matches!(
+        error,
+        PublishError::Substituter(SubstituterError::Denied { .. })
+    );
+    let failure = Failure::from(error);
+    if is_denied {
+        failure.hint("docs/formats/quickbuild-toml.md says what is shown to which kind of place")
+    } else {
+        failure
+    }
 }
 
 /// Store names of what is to be published.
@@ -87,11 +102,7 @@ pub(super) fn named(store: &Store, recipes: &[String]) -> Result<Vec<String>, Fa
     let all = outputs(store)?;
     let mut names = Vec::new();
     for wanted in recipes {
-        let is_meant = |output: &&Output| {
-            output.name == *wanted
-                || output.recipe.to_string().starts_with(wanted.as_str())
-                || output.host_recipe.to_string().starts_with(wanted.as_str())
-        };
+        let is_meant = |output: &&Output| is_named(output, std::slice::from_ref(wanted));
         let found: Vec<String> = all
             .iter()
             .filter(is_meant)

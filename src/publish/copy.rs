@@ -6,7 +6,7 @@ use std::io::Read as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use super::{Attached, PublishError, Result, Source};
+use super::{Attached, PublishError, Result, Source, is_named};
 use crate::console::Progress;
 use crate::digest::{OutputId, RecipeHash};
 use crate::fs;
@@ -118,17 +118,10 @@ fn documents(from: &Substituter, wanted: &Wanted, messages: &mut Vec<String>) ->
     let mut document = Document::default();
     read(from, Question::Recipes, &recipes, &mut document, messages)?;
     if let Some(names) = named {
-        let is_meant = |output: &Output| {
-            names.iter().any(|name| {
-                output.name == *name
-                    || output.recipe.to_string().starts_with(name.as_str())
-                    || output.host_recipe.to_string().starts_with(name.as_str())
-            })
-        };
         let meant = document
             .outputs
             .values()
-            .filter(|entry| is_meant(&entry.output));
+            .filter(|entry| is_named(&entry.output, names));
         let mut open: Vec<OutputId> = meant.map(|entry| entry.output.id).collect();
         let mut kept = BTreeSet::new();
         while let Some(id) = open.pop() {

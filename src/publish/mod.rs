@@ -82,6 +82,16 @@ pub enum PublishError {
 
 type Result<T> = std::result::Result<T, PublishError>;
 
+/// Whether one of the names is that of an output's package, or how the hash of
+/// one of its recipes begins.
+pub fn is_named(output: &Output, names: &[String]) -> bool {
+    let (recipe, host_recipe) = (output.recipe.to_string(), output.host_recipe.to_string());
+    let is_meant = |name: &String| {
+        output.name == *name || recipe.starts_with(name) || host_recipe.starts_with(name)
+    };
+    names.iter().any(is_meant)
+}
+
 /// A folder for what is on its way, gone when this is dropped.
 #[derive(Debug)]
 pub struct Scratch(PathBuf);

@@ -15,6 +15,8 @@ use crate::workers::Workers;
 
 /// How often a document is read and changed before it is given up.
 const ATTEMPTS: u32 = 40;
+/// How long after a push it is looked at what others have done meanwhile.
+const MOMENT: Duration = Duration::from_millis(500);
 /// How often it is looked whether others have overwritten what was written.
 const LOOKS: u32 = 3;
 
@@ -184,6 +186,8 @@ impl<'a> Place<'a> {
             if written.is_empty() {
                 return Ok(());
             }
+            // Longer than the moment between a writer's look and its replacement.
+            std::thread::sleep(MOMENT);
             let written: Vec<_> = written.into_iter().collect();
             self.workers.each(&written, |(path, own)| {
                 self.update(path, None, |document| {

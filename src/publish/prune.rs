@@ -12,10 +12,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::place::Place;
-use super::{PublishError, Result};
+use super::{PublishError, Result, is_named};
 use crate::digest::{ContentHash, OutputId, RecipeHash};
 use crate::fs::{self, Time};
-use crate::output::Output;
 use crate::substituter::backend::{Change, GRACE, Listed};
 use crate::substituter::{Document, Entry, Question, Substituter, archive_path};
 
@@ -209,14 +208,9 @@ fn referring_first(published: &BTreeMap<OutputId, Published>) -> Vec<OutputId> {
 
 /// What is named to stay, with all it refers to.
 fn kept(published: &BTreeMap<OutputId, Published>, names: &[String]) -> BTreeSet<OutputId> {
-    let is_meant = |output: &Output| {
-        names.iter().any(|name| {
-            output.name == *name
-                || output.recipe.to_string().starts_with(name.as_str())
-                || output.host_recipe.to_string().starts_with(name.as_str())
-        })
-    };
-    let meant = published.values().filter(|p| is_meant(&p.entry.output));
+    let meant = published
+        .values()
+        .filter(|p| is_named(&p.entry.output, names));
     let mut open: Vec<OutputId> = meant.map(|p| p.entry.output.id).collect();
     let mut kept = BTreeSet::new();
     while let Some(id) = open.pop() {
@@ -245,35 +239,32 @@ fn withdraw(
     place
         .workers()
         .each(&closures, |path| take_out(place, path, &gone))?;
+    let mut referring: BTreeMap<OutputId, Vec<OutputId>> = BTreeMap::new();
+    let mut by_recipe: BTreeMap<RecipeHash, Vec<OutputId>> = BTreeMap::new();
+    for &id in order {
+        let output = &published[&id].entry.output;
+        by_recipe.entry(output.host_recipe).or_default().push(id);
+        for &reference in &output.references {
+            referring.entry(reference).or_default().push(id);
+        }
+    }
     // One after the other: what refers to an output goes before it.
-    let mut left = gone.clone();
+    let mut left = gone;
     for id in order {
         if !left.contains(id) {
             continue;
         }
-        let recipe: RecipeHash = published[id].entry.output.host_recipe;
-        let path = Question::Recipes.path(recipe);
-        // Two outputs of one recipe never refer to each other.
-        let same: BTreeSet<OutputId> = left
-            .iter()
-            .filter(|id| published[id].entry.output.host_recipe == recipe)
-            .filter(|id| is_free(**id, published, &left))
-            .copied()
-            .collect();
-        take_out(place, &path, &same)?;
-        left.retain(|id| !same.contains(id));
+        let recipe = published[id].entry.output.host_recipe;
+        let is_free = |id: &&OutputId| {
+            let mut others = referring.get(id).into_iter().flatten();
+            left.contains(*id) && !others.any(|other| left.contains(other))
+        };
+        let free = by_recipe[&recipe].iter().filter(is_free);
+        let free: BTreeSet<OutputId> = free.copied().collect();
+        take_out(place, &Question::Recipes.path(recipe), &free)?;
+        left.retain(|id| !free.contains(id));
     }
     Ok(())
-}
-
-/// Whether nothing that is still to go refers to an output.
-fn is_free(
-    id: OutputId,
-    published: &BTreeMap<OutputId, Published>,
-    left: &BTreeSet<OutputId>,
-) -> bool {
-    let mut referring = left.iter();
-    !referring.any(|other| published[other].entry.output.references.contains(&id))
 }
 
 /// Takes outputs out of one document, and removes it if nothing stays. A closure

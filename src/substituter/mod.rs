@@ -181,6 +181,14 @@ pub enum SubstituterError {
         /// What was to be written.
         url: String,
     },
+    /// What was sent is not taken.
+    #[error("`{url}` does not take what was sent: {reason}")]
+    Refused {
+        /// What was to be written.
+        url: String,
+        /// Why.
+        reason: String,
+    },
     /// The HTTP client cannot be made.
     #[error("the HTTP client cannot be started")]
     Client {

@@ -136,7 +136,10 @@ pub(super) fn failed(answer: &Answer) -> SubstituterError {
         Some(message) if !matches!(answer.status, 401 | 403) => {
             let message = message.chars().filter(|c| !c.is_control()).take(200);
             let message: String = message.collect();
-            malformed(answer, format!("{message} ({})", answer.status))
+            SubstituterError::Refused {
+                url: answer.url.to_string(),
+                reason: format!("{message} ({})", answer.status),
+            }
         }
         _ => answer.error(),
     }

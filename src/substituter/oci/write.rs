@@ -193,7 +193,10 @@ fn failed(answer: &Answer) -> SubstituterError {
                 .filter(|c| !c.is_control())
                 .take(200)
                 .collect();
-            malformed(answer, &format!("{} ({})", message, answer.status))
+            SubstituterError::Refused {
+                url: answer.url.to_string(),
+                reason: format!("{message} ({})", answer.status),
+            }
         }
         _ => answer.error(),
     }

@@ -110,6 +110,15 @@ fn failed(answer: &Answer) -> SubstituterError {
             place: url,
             reason: "the server takes no uploads; `quickbuild serve` with a write token does",
         },
+        // Whoever refuses what was sent says why.
+        400 | 413 | 422 => {
+            let text = String::from_utf8_lossy(&answer.bytes);
+            let text = text.chars().filter(|c| !c.is_control());
+            SubstituterError::Refused {
+                url,
+                reason: text.take(300).collect(),
+            }
+        }
         _ => answer.error(),
     }
 }

@@ -6,6 +6,7 @@ use std::process::Child;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::{Client, Published};
+use crate::support::http::{Http, Request, Response, forward};
 use crate::support::{Buckets, Cloud, GitHub, Outcome, TOKEN, Uploads, WRITE_TOKEN, programs};
 
 /// A place that outputs are pushed to, with settings for both sides.
@@ -56,12 +57,6 @@ impl Place {
     fn push(&self, more: &[&str]) -> Outcome {
         let push = ["push", &self.url, "--all", "--include-local"];
         self.run(&[&push, more].concat())
-    }
-
-    fn spawn_push(&self) -> Child {
-        let push = ["push", &self.url, "--all", "--include-local"];
-        let env = self.env(&self.url);
-        env.spawn_quickbuild(&self.published.project, &push)
     }
 
     fn client_of(&self, url: &str) -> Client {
@@ -120,17 +115,44 @@ impl Place {
         self.client().assert_all_fetched();
     }
 
-    /// Pushes at the same time lose nothing.
+    /// Pushes at the same time lose nothing: three stores have the same outputs,
+    /// each with a signature of its own, and all signatures are published.
     #[track_caller]
-    fn assert_two_at_once(&self) {
-        let pushing: Vec<Child> = (0..3).map(|_| self.spawn_push()).collect();
+    fn assert_three_at_once(&self) {
+        let published = &self.published;
+        let root = published.env.root();
+        let mut keys = vec![published.key.clone()];
+        let env = self.env(&self.url);
+        let mut stores = Vec::new();
+        for number in 1..=3 {
+            let name = format!("key-{number}");
+            let key = published.run(&["key", "generate", &name]).success();
+            keys.push(key.stdout.trim_end().to_owned());
+            let store = root.join(format!("store-{number}"));
+            let mut copy = std::process::Command::new("cp");
+            copy.arg("-a").arg(published.env.store()).arg(&store);
+            assert!(copy.status().unwrap().success());
+            let own = env.with_store(&store);
+            let sign = ["key", "sign", &name, "--all"];
+            let _ = own.quickbuild(&published.project, &sign).success();
+            stores.push(own);
+        }
+        let push = ["push", &self.url, "--all", "--include-local"];
+        let pushing: Vec<Child> = stores
+            .iter()
+            .map(|own| own.spawn_quickbuild(&published.project, &push))
+            .collect();
         for child in pushing {
             let output = child.wait_with_output().unwrap();
             assert!(output.status.success(), "{output:?}");
         }
-        let again = self.push(&[]).success();
-        assert!(again.stdout.contains(" 0 outputs published"), "{again}");
-        self.client().assert_all_fetched();
+        let settings = format!(
+            "public-keys = {keys:?}\nsignatures = {}\n{}",
+            keys.len(),
+            self.settings
+        );
+        let client = published.client_with(&self.url, &settings);
+        client.assert_all_fetched();
     }
 
     /// A push that ends anywhere names nothing that is absent, and the next one
@@ -167,6 +189,13 @@ fn endpoint(url: &str) -> String {
 }
 
 #[test]
+fn pushes_to_a_folder_lose_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = Place::new(folder.path().join("cache").to_str().unwrap(), "", &[]);
+    place.assert_three_at_once();
+}
+
+#[test]
 fn an_s3_bucket_is_a_substituter() {
     let Some(server) = programs::s3() else { return };
     let place = Place::new("s3://cache/some/where", &endpoint(&server.url()), &S3);
@@ -184,7 +213,7 @@ fn an_s3_bucket_is_a_substituter() {
 fn pushes_to_s3_lose_nothing() {
     let Some(server) = programs::s3() else { return };
     let place = Place::new("s3://cache", &endpoint(&server.url()), &S3);
-    place.assert_two_at_once();
+    place.assert_three_at_once();
     place.assert_killed(11, |n| format!("s3://cache/killed/{n}"));
 }
 
@@ -219,14 +248,14 @@ fn buckets_of_google_and_azure_lose_nothing() {
     let server = Buckets::start(Cloud::Google);
     let variables = [("GOOGLE_BEARER_TOKEN", "token")];
     let place = Place::new("gs://cache", &endpoint(&server.url()), &variables);
-    place.assert_two_at_once();
+    place.assert_three_at_once();
     let server = Buckets::start(Cloud::Azure);
     let variables = [
         ("AZURE_STORAGE_ACCOUNT_NAME", "account"),
         ("AZURE_STORAGE_ACCOUNT_KEY", "c2VjcmV0"),
     ];
     let place = Place::new("az://cache", &endpoint(&server.url()), &variables);
-    place.assert_two_at_once();
+    place.assert_three_at_once();
 }
 
 /// What is too large for one request goes in parts.
@@ -297,7 +326,7 @@ fn pushes_to_a_registry_lose_nothing() {
     };
     let url = format!("oci://127.0.0.1:{}/cache", server.port);
     let place = Place::new(&url, "", &[]);
-    place.assert_two_at_once();
+    place.assert_three_at_once();
     place.assert_killed(13, |n| format!("{url}/killed-{n}"));
 }
 
@@ -340,6 +369,51 @@ fn a_guarded_registry_lets_in_who_has_a_password() {
     let _ = client.env.quickbuild(&other, &["build"]).nothing_built();
 }
 
+/// As the large registries do it: they send elsewhere for a token. In front of a
+/// real registry stands somebody who asks for one.
+#[test]
+fn a_registry_that_wants_a_token_is_shown_one() {
+    let Some(server) = programs::registry(false) else {
+        return;
+    };
+    let port = server.port;
+    let guard = Http::start(|url| {
+        let challenge = format!(
+            "Bearer realm=\"{url}/token\",service=\"here\",scope=\"repository:cache:pull,push\""
+        );
+        move |request: &Request| {
+            let shown = request.header("authorization");
+            if request.path == "/token" {
+                let is_asked = request.query["service"] == "here"
+                    && request.query["scope"] == "repository%3Acache%3Apull%2Cpush";
+                return match shown {
+                    Some("Basic dXNlcjpwYXNzd29yZA==") if is_asked => {
+                        Response::json(200, &serde_json::json!({"token": "t0", "expires_in": 60}))
+                    }
+                    _ => Response::status(401),
+                };
+            }
+            if shown != Some("Bearer t0") {
+                let mut response = Response::status(401);
+                response
+                    .headers
+                    .push(("www-authenticate", challenge.clone()));
+                return response;
+            }
+            forward(port, request).unwrap()
+        }
+    });
+    let url = guard.url().replace("http://", "oci://") + "/cache";
+    let mut place = Place::new(&url, "", &[]);
+    let refused = place.push(&[]);
+    assert_eq!(refused.code, Some(3), "{refused}");
+    assert!(refused.stderr.contains("refuses access (401)"), "{refused}");
+    let netrc = place.published.env.root().join("netrc");
+    std::fs::write(&netrc, "machine 127.0.0.1 login user password password\n").unwrap();
+    place.published.env = place.published.env.with("NETRC", netrc.to_str().unwrap());
+    place.assert_serves();
+}
+
 #[test]
 fn a_release_is_a_substituter() {
     let github = GitHub::start();
@@ -370,7 +444,7 @@ fn pushes_to_a_release_lose_nothing() {
     let github = GitHub::start();
     let settings = format!("api = \"{}\"", github.api());
     let place = Place::new(&github.place(), &settings, &[("GITHUB_TOKEN", TOKEN)]);
-    place.assert_two_at_once();
+    place.assert_three_at_once();
     place.assert_killed(13, |_| {
         github.clear();
         github.place()
@@ -420,7 +494,7 @@ fn uploads_at_once_lose_nothing() {
     let server = Uploads::start();
     let settings = format!("token = \"{WRITE_TOKEN}\"");
     let place = Place::new(&server.url(), &settings, &[]);
-    place.assert_two_at_once();
+    place.assert_three_at_once();
     place.assert_killed(13, |n| format!("{}/{n}", server.url()));
 }
 

@@ -150,3 +150,57 @@ fn serve(mut stream: TcpStream, answer: &Answer) -> std::io::Result<()> {
     }
     stream.write_all(&response.body)
 }
+
+/// Hands a request on to a server of this machine, without what it shows to be
+/// let in.
+pub(crate) fn forward(port: u16, request: &Request) -> std::io::Result<Response> {
+    let query: Vec<String> = request
+        .query
+        .iter()
+        .map(|(n, v)| format!("{n}={v}"))
+        .collect();
+    let query = if query.is_empty() {
+        String::new()
+    } else {
+        format!("?{}", query.join("&"))
+    };
+    let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+    write!(
+        stream,
+        "{} {}{query} HTTP/1.1\r\n",
+        request.method, request.path
+    )?;
+    for (name, value) in &request.headers {
+        if !matches!(name.as_str(), "authorization" | "connection") {
+            write!(stream, "{name}: {value}\r\n")?;
+        }
+    }
+    stream.write_all(b"connection: close\r\n\r\n")?;
+    stream.write_all(&request.body)?;
+    let mut reader = BufReader::new(stream);
+    let mut line = String::new();
+    reader.read_line(&mut line)?;
+    let status = line
+        .split_whitespace()
+        .nth(1)
+        .and_then(|status| status.parse().ok());
+    let mut response = Response::status(status.unwrap_or(502));
+    loop {
+        let mut line = String::new();
+        if reader.read_line(&mut line)? == 0 || line.trim_end().is_empty() {
+            break;
+        }
+        let (name, value) = line.trim_end().split_once(':').unwrap_or_default();
+        let known = ["location", "docker-content-digest", "content-type", "link"];
+        let name = known
+            .into_iter()
+            .find(|known| name.eq_ignore_ascii_case(known));
+        response
+            .headers
+            .extend(name.map(|name| (name, value.trim().to_owned())));
+    }
+    if request.method != "HEAD" {
+        reader.read_to_end(&mut response.body)?;
+    }
+    Ok(response)
+}

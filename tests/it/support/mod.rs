@@ -8,7 +8,7 @@ mod docker;
 mod env;
 mod files;
 mod github;
-mod http;
+pub(crate) mod http;
 mod outcome;
 pub(crate) mod programs;
 mod registry;
