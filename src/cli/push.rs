@@ -14,7 +14,9 @@ use super::{Exit, Failure, Surroundings};
 use crate::build::Observer as _;
 use crate::output::Output;
 use crate::plan::Verdict;
-use crate::publish::{Existing, Local, Publication, PublishError, Published, Scratch, StoreSource};
+use crate::publish::{
+    Existing, Local, Publication, PublishError, Published, Scratch, StoreSource, is_named,
+};
 use crate::store::Store;
 use crate::substituter::SubstituterError;
 

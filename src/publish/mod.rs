@@ -32,7 +32,7 @@ use crate::output::{Claim, Maker, Naming, Output};
 use crate::store::{Store, StoreError};
 use crate::substitute::SubstituteError;
 use crate::substituter::backend::{Added, Held};
-use crate::substituter::{ArchiveRef, Entry, Question, Substituter, SubstituterError};
+use crate::substituter::{ArchiveRef, Document, Entry, Question, Substituter, SubstituterError};
 use crate::trust::PublicKey;
 use place::Place;
 
@@ -430,8 +430,25 @@ impl Board<'_> {
         }
     }
 
+    /// Adds an entry of a recipe's document, as it was when it was entered there:
+    /// the closure may know more of it by now.
+    fn add_to_closure(&self, entry: &Entry, document: &mut Document) {
+        let content = entry.output.content_hash();
+        match document.outputs.get_mut(&entry.output.id) {
+            Some(_) if self.publication.existing == Existing::Leave => return,
+            Some(there) if there.output.content_hash() == content => {
+                there.archive = entry.archive;
+                there.add(entry.signatures.clone(), entry.provenance.clone());
+            }
+            _ => {
+                document.outputs.insert(entry.output.id, entry.clone());
+            }
+        }
+        self.name(entry.output.host_recipe, document);
+    }
+
     /// Adds the namings of a recipe's units; those that are there stay.
-    fn name(&self, recipe: RecipeHash, document: &mut crate::substituter::Document) {
+    fn name(&self, recipe: RecipeHash, document: &mut Document) {
         for naming in self.namings.get(&recipe).into_iter().flatten() {
             let known = document.namings.entry(naming.key);
             known.or_insert_with(|| naming.clone());
@@ -459,12 +476,7 @@ impl Board<'_> {
                         && seen.insert(id)
                     {
                         open.extend(&entry.output.references);
-                        let there = document.outputs.contains_key(&id);
-                        if !there || self.publication.existing == Existing::Add {
-                            // The recipe's document is the newer one.
-                            document.outputs.insert(id, entry.clone());
-                            self.name(entry.output.host_recipe, document);
-                        }
+                        self.add_to_closure(entry, document);
                     }
                 }
                 Ok(())

@@ -9,6 +9,9 @@ use super::{Client, Published};
 use crate::support::http::{Http, Request, Response, forward};
 use crate::support::{Buckets, Cloud, GitHub, Outcome, TOKEN, Uploads, WRITE_TOKEN, programs};
 
+/// No server is ill here, however busy this machine is.
+const PATIENT: &str = "timeout = \"30s\"";
+
 /// A place that outputs are pushed to, with settings for both sides.
 struct Place {
     published: Published,
@@ -40,7 +43,7 @@ impl Place {
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let config = self.published.env.root().join(format!("push-{count}.toml"));
         let text = format!(
-            "[[substituters]]\nurl = \"{url}\"\ntimeout = \"5s\"\n{}\n{}\n",
+            "[[substituters]]\nurl = \"{url}\"\n{PATIENT}\n{}\n{}\n",
             self.key(),
             self.settings
         );
@@ -60,7 +63,7 @@ impl Place {
     }
 
     fn client_of(&self, url: &str) -> Client {
-        let settings = format!("{}\n{}", self.key(), self.settings);
+        let settings = format!("{PATIENT}\n{}\n{}", self.key(), self.settings);
         self.published.client_with(url, &settings)
     }
 
@@ -147,7 +150,7 @@ impl Place {
             assert!(output.status.success(), "{output:?}");
         }
         let settings = format!(
-            "public-keys = {keys:?}\nsignatures = {}\n{}",
+            "{PATIENT}\npublic-keys = {keys:?}\nsignatures = {}\n{}",
             keys.len(),
             self.settings
         );
