@@ -5,7 +5,7 @@
 //!
 //! | rank | modules | job |
 //! |---|---|---|
-//! | 0 | [`digest`], [`fs`], [`console`], [`environment`] | stable hashes; the only user of `std::fs`; the terminal; variables |
+//! | 0 | [`digest`], [`fs`], [`console`], [`environment`], [`workers`] | stable hashes; the only user of `std::fs`; the terminal; variables; many things at the same time |
 //! | 1 | [`cargo`], [`config`] | all that is known of Cargo; `quickbuild.toml` |
 //! | 2 | [`recipe`], [`output`], [`trust`] | what to build; what building it produced; keys and signatures |
 //! | 3 | [`store`], [`substituter`], [`builder`] | the hash-addressed store and its collector; where outputs come from; containers and the local sandbox |
@@ -40,3 +40,4 @@ pub mod store;
 pub mod substitute;
 pub mod substituter;
 pub mod trust;
+pub mod workers;

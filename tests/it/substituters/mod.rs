@@ -4,9 +4,13 @@
 //! * `hostile`: files that are not what they should be.
 //! * `servers`: web servers that are ill.
 //! * `publishing`: pushes, killed and together.
+//! * `places`: the same over buckets, registries, releases and uploads.
+//! * `copying`: from one place to another, and what is removed.
 
+mod copying;
 mod fetching;
 mod hostile;
+mod places;
 mod publishing;
 mod servers;
 
@@ -63,9 +67,13 @@ impl Published {
     fn client_with(&self, url: &str, settings: &str) -> Client {
         let folder = tempfile::tempdir_in(self.env.root()).unwrap();
         let config = folder.path().join("client.toml");
-        let text = format!(
-            "[[substituters]]\nurl = \"{url}\"\nmembers = true\ntimeout = \"1s\"\n{settings}\n"
-        );
+        let timeout = if settings.contains("timeout = ") {
+            ""
+        } else {
+            "timeout = \"1s\""
+        };
+        let text =
+            format!("[[substituters]]\nurl = \"{url}\"\nmembers = true\n{timeout}\n{settings}\n");
         fs::write(&config, text).unwrap();
         let env = self.env.with_store(&folder.path().join("store"));
         let env = env.with("QUICKBUILD_CONFIG", config.to_str().unwrap());
