@@ -5,12 +5,12 @@
 //!
 //! | rank | modules | job |
 //! |---|---|---|
-//! | 0 | [`digest`], [`fs`], [`console`], [`environment`] | stable hashes; the only user of `std::fs`; the terminal; variables |
+//! | 0 | [`digest`], [`fs`], [`console`], [`environment`], [`interrupt`] | stable hashes; the only user of `std::fs`; the terminal; variables; Ctrl-C |
 //! | 1 | [`cargo`], [`config`] | all that is known of Cargo; `quickbuild.toml` |
 //! | 2 | [`recipe`], [`output`], [`trust`] | what to build; what building it produced; keys and signatures |
 //! | 3 | [`store`], [`substituter`], [`builder`] | the hash-addressed store and its collector; where outputs come from; containers and the local sandbox |
 //! | 4 | [`plan`], [`substitute`], [`publish`], [`link`], [`harvest`], [`bridge`] | what is needed; from substituters; to substituters; into `target/`; out of `target/`; the rustc wrapper |
-//! | 5 | [`build`] | one command, from plan to summary |
+//! | 5 | [`build`], [`audit`] | one command, from plan to summary; where outputs came from |
 //! | 6 | [`realise`] | recipes made valid in builders |
 //! | 7 | [`cli`] | arguments, printing, exit codes |
 //!
@@ -18,6 +18,7 @@
 //! (what cannot be proved, Cargo compiles), and a quickbuild failure never
 //! fails a build.
 
+pub mod audit;
 pub mod bridge;
 pub mod build;
 pub mod builder;
@@ -29,6 +30,7 @@ pub mod digest;
 pub mod environment;
 pub mod fs;
 pub mod harvest;
+pub mod interrupt;
 pub mod link;
 pub mod output;
 pub mod plan;

@@ -18,6 +18,7 @@
 //! | [`build_script`] | what a build script printed and may have read |
 //! | [`rustc_args`] | the compiler's command line as Cargo writes it |
 //! | [`package_files`] | the files of a path package, as Cargo lists them |
+//! | [`licences`] | under which licences packages are |
 //! | [`glibc`] | the C library that programs find here |
 
 pub mod build_script;
@@ -27,6 +28,7 @@ pub mod glibc;
 pub mod home;
 pub mod invocation;
 pub mod layout;
+pub mod licences;
 pub mod lock_file;
 pub mod package_files;
 pub mod registry_index;

@@ -3,6 +3,7 @@
 //! as it is.
 
 mod arguments;
+mod audit;
 mod bridge;
 mod builder;
 mod cache;
@@ -200,6 +201,7 @@ fn run(
         Command::Plan(_) => plan::plan(surroundings, cargo_arguments),
         Command::Explain { package, .. } => plan::explain(surroundings, &package, cargo_arguments),
         Command::Substitute(_) => substitute::run(surroundings, cargo_arguments),
+        Command::Audit(_) => audit::run(surroundings, cargo_arguments),
         Command::Push(arguments) => push::run(surroundings, &arguments),
         Command::Cache(command) => cache::run(surroundings, command),
         Command::Realise(arguments) => realise::run(surroundings, arguments),

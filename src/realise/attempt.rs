@@ -2,8 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use super::audit::Audit;
@@ -19,6 +17,7 @@ use crate::build::Observer;
 use crate::builder::{Content, Entry, Stream, Task, Watcher};
 use crate::digest::RecipeHash;
 use crate::fs;
+use crate::interrupt::{Held, SIGINT, SIGTERM};
 use crate::output::Output;
 use crate::store::{Store, archive};
 
@@ -56,10 +55,7 @@ impl Attempt<'_> {
             .collect();
         let mut log = journal.open(&note)?;
 
-        let cancelled = Arc::new(AtomicBool::new(false));
-        let signals = [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM];
-        let handlers =
-            signals.map(|signal| signal_hook::flag::register(signal, Arc::clone(&cancelled)));
+        let held = Held::begin(&[SIGINT, SIGTERM]);
         let root = order.builder.root();
         let inside = |below: &str| root.join(below).to_string_lossy().into_owned();
         let prepare = [
@@ -88,7 +84,7 @@ impl Attempt<'_> {
         let mut follower = Follower {
             observer,
             log: &mut log,
-            cancelled: &cancelled,
+            held: &held,
             started: Instant::now(),
             tail: Vec::new(),
             failed: None,
@@ -120,9 +116,6 @@ impl Attempt<'_> {
                 }),
             }
         });
-        for handler in handlers.into_iter().flatten() {
-            signal_hook::low_level::unregister(handler);
-        }
         let log = journal.close(log, note, result.as_ref().err())?;
         let (mut realisation, report) = result?;
         realisation.seconds = seconds;
@@ -264,7 +257,7 @@ impl Attempt<'_> {
 struct Follower<'a> {
     observer: &'a mut dyn Observer,
     log: &'a mut journal::Log,
-    cancelled: &'a AtomicBool,
+    held: &'a Held,
     started: Instant,
     tail: Vec<String>,
     failed: Option<String>,
@@ -292,7 +285,7 @@ impl Watcher for Follower<'_> {
     }
 
     fn is_cancelled(&self) -> bool {
-        self.cancelled.load(Ordering::Relaxed)
+        self.held.asked().is_some()
     }
 }
 

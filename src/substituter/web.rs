@@ -14,6 +14,7 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue, RETRY_AFTER};
 use reqwest::{Client, NoProxy, Proxy, Response, StatusCode, redirect};
 use tokio::runtime::Runtime;
+use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 
 pub(super) use reqwest::Url;
@@ -45,6 +46,8 @@ pub(super) struct Web {
 struct Asker {
     client: Client,
     timeout: Duration,
+    /// Closed when downloads are to end.
+    running: Semaphore,
 }
 
 impl Web {
@@ -65,6 +68,7 @@ impl Web {
         let asker = Asker {
             client,
             timeout: settings.timeout,
+            running: Semaphore::new(0),
         };
         Ok(Self {
             base,
@@ -215,6 +219,10 @@ impl Backend for Web {
             request.body(body.clone())
         };
         self.within(self.asker.whole(&url, &request, limit))
+    }
+
+    fn stop(&self) {
+        self.asker.running.close();
     }
 }
 

@@ -9,12 +9,12 @@ use crate::support::walk;
 
 /// Modules by rank. Siblings may use each other where it says so.
 const RANKS: [&[&str]; 8] = [
-    &["digest", "fs", "console", "environment"],
+    &["digest", "fs", "console", "environment", "interrupt"],
     &["cargo", "config"],
     &["recipe", "output", "trust"],
     &["store", "substituter", "builder"],
     &["plan", "substitute", "publish", "link", "harvest", "bridge"],
-    &["build"],
+    &["build", "audit"],
     &["realise"],
     &["cli"],
 ];

@@ -1,9 +1,11 @@
 //! An archive that comes while somebody reads it.
 
 use std::io::{self, Read};
+use std::pin::pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures_util::future::{Either, select};
 use reqwest::header::{CONTENT_RANGE, RANGE};
 use reqwest::{Response, StatusCode, Url};
 use tokio::runtime::Runtime;
@@ -40,7 +42,13 @@ pub(super) fn start(runtime: &Runtime, asker: Arc<Asker>, wanted: Wanted) -> Dow
     let (to, pieces) = channel(AHEAD);
     runtime.spawn(async move {
         let Wanted { url, size, until } = wanted;
-        let received = timeout_at(until, receive(&asker, &url, size, &to)).await;
+        let receiving = pin!(timeout_at(until, receive(&asker, &url, size, &to)));
+        // There never is a permit, so this waits until it is closed.
+        let stopped = pin!(asker.running.acquire());
+        let received = match select(receiving, stopped).await {
+            Either::Left((received, _)) => received,
+            Either::Right(_) => Ok(Err(slow(&url))),
+        };
         if let Err(error) = received.unwrap_or_else(|_elapsed| Err(slow(&url))) {
             let _ = to.send(Err(error)).await; // nobody may be reading any more
         }

@@ -1,61 +1,10 @@
 //! Disks that are full or read-only, and folders that are not folders.
 
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use super::{PRINTED, assert_prints, assert_works, filled};
-use crate::support::{TestEnv, edit, names, skipped};
-
-/// A file system in memory; gone when dropped.
-struct Mount(PathBuf);
-
-impl Mount {
-    /// Mounts one, if this process may.
-    fn new(path: PathBuf, size: &str) -> Option<Self> {
-        fs::create_dir_all(&path).unwrap();
-        let options = format!("size={size},mode=0755");
-        if mount(&["-t", "tmpfs", "-o", &options, "tmpfs"], &path) {
-            return Some(Self(path));
-        }
-        assert!(skipped("mount", "this process may not mount a tmpfs"));
-        None
-    }
-
-    /// Mounts one with reflinks, if this process may: btrfs in a file.
-    fn with_reflinks(path: PathBuf) -> Option<Self> {
-        fs::create_dir_all(&path).unwrap();
-        let image = path.with_extension("img");
-        let file = fs::File::create(&image).unwrap();
-        file.set_len(400 << 20).unwrap();
-        let mut make = Command::new("mkfs.btrfs");
-        make.arg("--quiet").arg(&image).stderr(Stdio::null());
-        let made = make.status().is_ok_and(|status| status.success());
-        if made && mount(&["-o", "loop", image.to_str().unwrap()], &path) {
-            return Some(Self(path));
-        }
-        assert!(skipped("reflink", "this process may not mount a btrfs"));
-        None
-    }
-
-    #[track_caller]
-    fn remount(&self, options: &str) {
-        let options = format!("remount,{options}");
-        assert!(mount(&["-o", &options], &self.0), "cannot remount");
-    }
-}
-
-impl Drop for Mount {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
-    }
-}
-
-fn mount(arguments: &[&str], path: &Path) -> bool {
-    let mut command = Command::new("mount");
-    command.args(arguments).arg(path).stderr(Stdio::null());
-    command.status().is_ok_and(|status| status.success())
-}
+use crate::support::{Mount, TestEnv, edit, names};
 
 /// On another file system than the projects, too: everything is copied.
 #[test]
@@ -90,14 +39,15 @@ fn executables_are_reflinks_where_there_are_any() {
     let Some(disk) = Mount::with_reflinks(env.root().join("disk")) else {
         return;
     };
-    let env = env.with_store(&disk.0.join("store"));
-    let target = |name: &str| env.with("CARGO_TARGET_DIR", disk.0.join(name).to_str().unwrap());
+    let env = env.with_store(&disk.path().join("store"));
+    let target =
+        |name: &str| env.with("CARGO_TARGET_DIR", disk.path().join(name).to_str().unwrap());
     let (first, second) = (target("first"), target("second"));
     let project = filled(&first);
     let _ = second.quickbuild(&project, &["build"]).nothing_built();
     second.assert_fresh(&project, &["build"]);
 
-    let program = disk.0.join("second/debug/tiny");
+    let program = disk.path().join("second/debug/tiny");
     let mut extents = Command::new("filefrag");
     let listed = extents.arg("-v").arg(&program).output().unwrap();
     let listed = String::from_utf8(listed.stdout).unwrap();
@@ -111,7 +61,10 @@ fn executables_are_reflinks_where_there_are_any() {
     fs::write(&program, "stripped").unwrap();
     let third = target("third");
     let _ = third.quickbuild(&project, &["build"]).nothing_built();
-    let run = third.program(&project, disk.0.join("third/debug/tiny").to_str().unwrap());
+    let run = third.program(
+        &project,
+        disk.path().join("third/debug/tiny").to_str().unwrap(),
+    );
     assert_eq!(run.success().stdout.trim(), PRINTED);
 }
 

@@ -3,11 +3,13 @@
 //! * `workspace`: what a container made is Fresh for others, and the same twice.
 //! * `hostile`: build scripts that want more than they may have.
 //! * `recipes`: recipes of the repository.
+//! * `substituted`: what substituters have is not built again.
 //! * `interrupted`: cancelled, killed, out of room; nothing is left behind.
 
 mod hostile;
 mod interrupted;
 mod recipes;
+mod substituted;
 mod workspace;
 
 use std::process::Command;

@@ -5,6 +5,7 @@
 mod docker;
 mod env;
 mod files;
+mod mount;
 mod outcome;
 mod registry;
 mod server;
@@ -13,6 +14,7 @@ mod skip;
 pub(crate) use docker::{BUILDER, builder_image};
 pub(crate) use env::{Project, TestEnv, nightly};
 pub(crate) use files::{Snapshot, copy_tree, edit, set_time, touch, walk};
+pub(crate) use mount::Mount;
 pub(crate) use outcome::{Outcome, names};
 pub(crate) use registry::{Registry, git};
 pub(crate) use server::{Mood, Server};
