@@ -124,7 +124,8 @@ pub(super) enum Command {
     /// `--format` takes `text`, `json`, or `cyclonedx` for a bill of materials
     /// (CycloneDX 1.6). `--key NAME:BASE64`, as often as needed, names the keys to
     /// trust instead of those of the substituters and your own. The exit code is 1
-    /// if something came from elsewhere and no trusted key has signed it.
+    /// if something came from elsewhere and no trusted key has signed it; a bill
+    /// judges nothing.
     #[command(after_help = "Example: quickbuild audit --release --format cyclonedx > bom.json")]
     Audit(CargoArguments),
     /// Publish outputs, with all they need, into a folder that is a substituter.

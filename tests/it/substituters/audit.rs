@@ -94,6 +94,12 @@ fn each_output_says_where_it_came_from() {
         text.stdout.contains("Nobody who is trusted here vouches"),
         "{text}"
     );
+    let bill = ["audit", "--key", other_key.trim(), "--format", "cyclonedx"];
+    let bill = client.run(&bill).success();
+    assert!(
+        bill.stdout.contains("quickbuild:signature-unknown"),
+        "{bill}"
+    );
 
     // Through an archive the origin is the archive.
     let file = published.env.root().join("a.tar.zst");
