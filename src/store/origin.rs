@@ -109,7 +109,7 @@ mod tests {
             |origin: &Origin, signatures| store.add_from(origin, &output, &sources(), signatures);
         assert_eq!(add(&origin, Some(&signatures)).unwrap(), Added::New);
         assert_eq!(store.origin(&name).unwrap(), Some(origin.clone()));
-        assert_eq!(store.signatures(&name).unwrap(), Some(signatures));
+        assert_eq!(store.signatures(&name).unwrap(), Some(signatures.clone()));
         // What comes a second time changes nothing.
         let other = Origin::archive("/tmp/a.tar.zst", time);
         assert_eq!(add(&other, None).unwrap(), Added::Existing);
