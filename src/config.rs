@@ -211,6 +211,13 @@ impl Config {
         };
         let others: Vec<_> = self.substituters.drain(..).filter(is_new).collect();
         substituters.extend(others);
+        if let Some(settings) = substituters::unreachable(&substituters) {
+            return Err(ConfigError::Substituter {
+                path,
+                key: "signatures",
+                value: settings.signatures.to_string(),
+            });
+        }
         self.substituters = substituters;
         self.files.insert(0, path);
         Ok(())

@@ -12,6 +12,14 @@ pub trait Progress: Sync {
     fn begin(&self, pieces: usize);
     /// One piece is done.
     fn advance(&self);
+    /// A transfer begins, of so many pieces with so many bytes.
+    fn begin_transfer(&self, pieces: usize, _bytes: u64) {
+        self.begin(pieces);
+    }
+    /// So many bytes of the transfer have come.
+    fn transferred(&self, _bytes: u64) {}
+    /// There is nothing to show any more, since the process ends.
+    fn end(&self) {}
 }
 
 /// Progress that nobody looks at.

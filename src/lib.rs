@@ -5,12 +5,12 @@
 //!
 //! | rank | modules | job |
 //! |---|---|---|
-//! | 0 | [`digest`], [`fs`], [`console`], [`environment`], [`workers`] | stable hashes; the only user of `std::fs`; the terminal; variables; many things at the same time |
+//! | 0 | [`digest`], [`fs`], [`console`], [`environment`], [`workers`], [`interrupt`] | stable hashes; the only user of `std::fs`; the terminal; variables; many things at the same time; Ctrl-C |
 //! | 1 | [`cargo`], [`config`] | all that is known of Cargo; `quickbuild.toml` |
 //! | 2 | [`recipe`], [`output`], [`trust`] | what to build; what building it produced; keys and signatures |
 //! | 3 | [`store`], [`substituter`], [`builder`] | the hash-addressed store and its collector; where outputs come from; containers and the local sandbox |
 //! | 4 | [`plan`], [`substitute`], [`publish`], [`link`], [`harvest`], [`bridge`] | what is needed; from substituters; to substituters; into `target/`; out of `target/`; the rustc wrapper |
-//! | 5 | [`build`], [`analyse`] | one command, from plan to summary; what many lock files share |
+//! | 5 | [`build`], [`analyse`], [`audit`] | one command, from plan to summary; what many lock files share; where outputs came from |
 //! | 6 | [`realise`] | recipes made valid in builders |
 //! | 7 | [`cli`] | arguments, printing, exit codes |
 //!
@@ -19,6 +19,7 @@
 //! fails a build.
 
 pub mod analyse;
+pub mod audit;
 pub mod bridge;
 pub mod build;
 pub mod builder;
@@ -30,6 +31,7 @@ pub mod digest;
 pub mod environment;
 pub mod fs;
 pub mod harvest;
+pub mod interrupt;
 pub mod link;
 pub mod output;
 pub mod plan;

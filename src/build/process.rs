@@ -2,11 +2,10 @@
 
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Command, ExitCode, ExitStatus};
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use super::Request;
 use crate::bridge::{SESSION_VARIABLE, Session, user_wrapper};
+use crate::interrupt::{Held, SIGINT};
 use crate::plan::Context;
 
 /// Cargo could not be started.
@@ -59,15 +58,10 @@ fn run(request: &Request, mut command: Command) -> Result<ExitStatus, CargoFailu
     let program = command.get_program().to_string_lossy().into_owned();
     // Ctrl-C goes to Cargo, too, which ends; what it has compiled until then is
     // still to be taken.
-    let interrupted = Arc::new(AtomicBool::new(false));
-    let handler = signal_hook::flag::register(signal_hook::consts::SIGINT, interrupted);
-    let status = command
+    let _held = Held::begin(&[SIGINT]);
+    command
         .status()
-        .map_err(|source| CargoFailure { program, source });
-    if let Ok(handler) = handler {
-        signal_hook::low_level::unregister(handler);
-    }
-    status
+        .map_err(|source| CargoFailure { program, source })
 }
 
 /// Cargo's exit code as ours; a signal as shells report it.

@@ -18,6 +18,7 @@
 //! | [`build_script`] | what a build script printed and may have read |
 //! | [`rustc_args`] | the compiler's command line as Cargo writes it |
 //! | [`package_files`] | the files of a path package, as Cargo lists them |
+//! | [`licences`] | under which licences packages are |
 //! | [`glibc`] | the C library that programs find here |
 
 pub mod build_script;
@@ -28,6 +29,7 @@ pub mod home;
 pub mod index_cache;
 pub mod invocation;
 pub mod layout;
+pub mod licences;
 pub mod lock_file;
 pub mod lock_graph;
 pub mod package_files;

@@ -54,7 +54,8 @@ pub(super) fn words_before_cargo(words: &[OsString]) -> usize {
         ("recipe", "export") if word(3).starts_with("--to=") => 4,
         ("recipe", "export") => 3,
         (
-            "build" | "check" | "clippy" | "test" | "run" | "doc" | "bench" | "plan" | "substitute",
+            "build" | "check" | "clippy" | "test" | "run" | "doc" | "bench" | "plan" | "substitute"
+            | "audit",
             _,
         ) => 2,
         ("explain", _) | ("bridge", "emit") => 3,
@@ -123,6 +124,16 @@ pub(super) enum Command {
         after_help = "Example: quickbuild substitute check --release --substituter https://cache.example.org"
     )]
     Substitute(CargoArguments),
+    /// Say where each output of a build came from, and who vouches for it.
+    ///
+    /// The first argument may name the Cargo command; otherwise it is `build`.
+    /// `--format` takes `text`, `json`, or `cyclonedx` for a bill of materials
+    /// (CycloneDX 1.6). `--key NAME:BASE64`, as often as needed, names the keys to
+    /// trust instead of those of the substituters and your own. The exit code is 1
+    /// if something came from elsewhere and no trusted key has signed it; a bill
+    /// judges nothing.
+    #[command(after_help = "Example: quickbuild audit --release --format cyclonedx > bom.json")]
+    Audit(CargoArguments),
     /// Publish outputs, with all they need, in a substituter.
     #[command(
         after_help = "Examples:\n  quickbuild push /srv/cache --workspace\n  quickbuild push s3://bucket/cache --recipe serde_json\n\

@@ -4,6 +4,7 @@
 
 mod analyse;
 mod arguments;
+mod audit;
 mod bridge;
 mod builder;
 mod cache;
@@ -210,6 +211,7 @@ fn run(
         Command::Plan(_) => plan::plan(surroundings, cargo_arguments),
         Command::Explain { package, .. } => plan::explain(surroundings, &package, cargo_arguments),
         Command::Substitute(_) => substitute::run(surroundings, cargo_arguments),
+        Command::Audit(_) => audit::run(surroundings, cargo_arguments),
         Command::Push(arguments) => push::run(surroundings, &arguments),
         Command::Copy(arguments) => copy::run(surroundings, &arguments),
         Command::Prune(arguments) => prune::run(surroundings, &arguments),

@@ -46,13 +46,17 @@ struct PlanReport {
     list: Vec<UnitReport>,
 }
 
-/// Takes `--format FORMAT` out of arguments that are otherwise Cargo's.
-fn take_format(arguments: &mut Vec<String>) -> Result<bool, Failure> {
+/// Takes `--format FORMAT` out of arguments that are otherwise Cargo's; without
+/// it, the first format counts.
+pub(super) fn take_format(
+    arguments: &mut Vec<String>,
+    formats: &[&'static str],
+) -> Result<&'static str, Failure> {
     let Some(at) = arguments
         .iter()
         .position(|a| a == "--format" || a.starts_with("--format="))
     else {
-        return Ok(false);
+        return Ok(formats[0]);
     };
     let argument = arguments.remove(at);
     let value = match argument.split_once('=') {
@@ -60,12 +64,11 @@ fn take_format(arguments: &mut Vec<String>) -> Result<bool, Failure> {
         None if at < arguments.len() => arguments.remove(at),
         None => String::new(),
     };
-    match value.as_str() {
-        "json" => Ok(true),
-        "text" => Ok(false),
-        other => Err(Failure::new(format!("`{other}` is not a format"))
-            .hint("use `--format text` or `--format json`")),
-    }
+    let known = formats.iter().find(|format| **format == value);
+    known.copied().ok_or_else(|| {
+        let all: Vec<String> = formats.iter().map(|f| format!("`--format {f}`")).collect();
+        Failure::new(format!("`{value}` is not a format")).hint(format!("use {}", all.join(" or ")))
+    })
 }
 
 /// Takes the name of a Cargo command from the front.
@@ -89,7 +92,7 @@ pub(super) fn take_subcommand(arguments: &mut Vec<String>) -> Subcommand {
 }
 
 fn make(surroundings: &Surroundings, mut arguments: Vec<String>) -> Result<(Plan, bool), Failure> {
-    let json = take_format(&mut arguments)?;
+    let json = take_format(&mut arguments, &["text", "json"])? == "json";
     let store = Store::open(&surroundings.config()?.store)?;
     Ok((planned(surroundings, &store, arguments)?, json))
 }

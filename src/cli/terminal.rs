@@ -1,6 +1,7 @@
 //! What the user sees of our own work.
 
 use std::io::{IsTerminal as _, Write as _};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -53,7 +54,17 @@ pub(super) struct Terminal {
     /// Whether steps are shown.
     shown: bool,
     bar: Option<ProgressBar>,
+    /// Of a transfer, whose bar counts bytes.
+    pieces: Pieces,
     colour: bool,
+}
+
+/// Pieces of a transfer.
+#[derive(Default)]
+struct Pieces {
+    /// All of them; 0 where the bar counts something else.
+    all: AtomicUsize,
+    done: AtomicUsize,
 }
 
 impl Terminal {
@@ -61,10 +72,16 @@ impl Terminal {
         Self {
             shown: verbosity > Verbosity::Quiet && std::io::stderr().is_terminal(),
             bar: None,
+            pieces: Pieces::default(),
             colour,
         }
     }
 }
+
+/// What a transfer shows: outputs, bytes, rate and time left, in a line of 80
+/// characters; the bar takes the room that is left.
+const TRANSFER: &str = "{spinner} quickbuild: {prefix} outputs [{wide_bar}] \
+    {decimal_bytes}/{decimal_total_bytes}, {decimal_bytes_per_sec}, {eta} left";
 
 fn style(template: &str) -> ProgressStyle {
     let style = ProgressStyle::with_template(template);
@@ -73,6 +90,7 @@ fn style(template: &str) -> ProgressStyle {
 
 impl Progress for Terminal {
     fn begin(&self, pieces: usize) {
+        self.pieces.all.store(0, Ordering::Relaxed);
         if let Some(bar) = self.bar.as_ref().filter(|_| pieces > 1) {
             bar.set_style(style("{spinner} quickbuild: {msg} [{bar:30}] {pos}/{len}"));
             bar.set_length(pieces as u64);
@@ -80,8 +98,36 @@ impl Progress for Terminal {
     }
 
     fn advance(&self) {
-        if let Some(bar) = &self.bar {
+        let Some(bar) = &self.bar else { return };
+        let all = self.pieces.all.load(Ordering::Relaxed);
+        if all == 0 {
             bar.inc(1);
+        } else {
+            let done = self.pieces.done.fetch_add(1, Ordering::Relaxed) + 1;
+            bar.set_prefix(format!("{done}/{all}"));
+        }
+    }
+
+    fn begin_transfer(&self, pieces: usize, bytes: u64) {
+        let Some(bar) = &self.bar else { return };
+        self.pieces.all.store(pieces, Ordering::Relaxed);
+        self.pieces.done.store(0, Ordering::Relaxed);
+        bar.set_style(style(TRANSFER));
+        bar.set_prefix(format!("0/{pieces}"));
+        bar.set_length(bytes);
+        bar.set_position(0);
+        bar.reset_eta();
+    }
+
+    fn transferred(&self, bytes: u64) {
+        if let Some(bar) = &self.bar {
+            bar.inc(bytes);
+        }
+    }
+
+    fn end(&self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
         }
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! Keys and URLs are texts here; whoever uses them reads them.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -131,7 +132,7 @@ impl SubstituterSettings {
         if table.url.is_empty() {
             return Err(refuse("url", table.url));
         }
-        if signatures == 0 || signatures > table.public_keys.len().max(1) {
+        if signatures == 0 {
             return Err(refuse("signatures", signatures.to_string()));
         }
         let names: Vec<&str> = table
@@ -174,6 +175,15 @@ impl SubstituterSettings {
             api: table.api,
         })
     }
+}
+
+/// The first one that asks for more signatures than there are trusted keys, at
+/// all substituters together: nothing of it could ever be used.
+pub(super) fn unreachable(all: &[SubstituterSettings]) -> Option<&SubstituterSettings> {
+    let keys = all.iter().flat_map(|settings| &settings.public_keys);
+    let names: BTreeSet<&str> = keys.filter_map(|key| key.split(':').next()).collect();
+    all.iter()
+        .find(|settings| settings.signatures > names.len().max(1))
 }
 
 /// The substituters of these places: each with its settings if it has any,
@@ -253,6 +263,9 @@ mod tests {
 
     #[test]
     fn mistakes_are_named() {
+        let second = "[[substituters]]\nurl = \"b\"\npublic-keys = [\"c-1:BBBB\"]";
+        let three = ONE.replace("signatures = 2", "signatures = 3");
+        assert!(load(&format!("{three}{second}"), &[]).is_ok());
         for (from, to) in [
             ("signatures = 2", "signatures = 0"),
             ("signatures = 2", "signatures = 3"),

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use super::audit::Audit;
-use super::begin::{Beginning, Cancelled};
+use super::begin::Beginning;
 use super::job::{CargoMessage, Event, FORMAT, Job, Report};
 use super::journal::{self, Entry as Note, Journal};
 use super::order::Planned;
@@ -16,6 +16,7 @@ use crate::build::Observer;
 use crate::builder::{Content, Entry, Load, Stream, Watcher};
 use crate::digest::RecipeHash;
 use crate::fs;
+use crate::interrupt::Held;
 use crate::output::Output;
 use crate::store::{Store, archive};
 
@@ -59,7 +60,7 @@ impl Attempt<'_> {
         let mut follower = Follower {
             observer,
             log: &mut log,
-            cancelled: begun.cancelled,
+            held: begun.held,
             started: Instant::now(),
             tail: Vec::new(),
             failed: None,
@@ -212,7 +213,7 @@ impl Attempt<'_> {
 struct Follower<'a> {
     observer: &'a mut dyn Observer,
     log: &'a mut journal::Log,
-    cancelled: &'a Cancelled,
+    held: &'a Held,
     started: Instant,
     tail: Vec<String>,
     failed: Option<String>,
@@ -240,7 +241,7 @@ impl Watcher for Follower<'_> {
     }
 
     fn is_cancelled(&self) -> bool {
-        self.cancelled.is_set()
+        self.held.asked().is_some()
     }
 }
 

@@ -2,17 +2,13 @@
 //! find out what it has to build.
 
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-
-use signal_hook::SigId;
-use signal_hook::consts::{SIGINT, SIGTERM};
 
 use super::skeleton::Skeleton;
 use super::sources::Sources;
 use super::unpack::LIST;
 use super::{Order, RealiseError, Result};
 use crate::builder::{self, Begun, BuilderError, Content, Entry, Task};
+use crate::interrupt::Held;
 
 /// Folders of the half in the builder, below `work/`.
 const FOLDERS: [&str; 5] = ["out", "home", "tmp", "target", "store"];
@@ -20,38 +16,7 @@ const FOLDERS: [&str; 5] = ["out", "home", "tmp", "target", "store"];
 /// A builder that has the sources, or why there is none.
 pub(super) struct Beginning<'a> {
     pub(super) task: builder::Result<Box<dyn Begun + 'a>>,
-    pub(super) cancelled: &'a Cancelled,
-}
-
-/// Whether the user wants it to end. From when it is made until it is dropped,
-/// the signals do nothing else.
-pub(super) struct Cancelled {
-    is_set: Arc<AtomicBool>,
-    handlers: Vec<SigId>,
-}
-
-impl Cancelled {
-    pub(super) fn new() -> Self {
-        let is_set = Arc::new(AtomicBool::new(false));
-        let register = |signal| signal_hook::flag::register(signal, Arc::clone(&is_set));
-        let handlers = [SIGINT, SIGTERM].into_iter().map(register);
-        Self {
-            handlers: handlers.filter_map(std::result::Result::ok).collect(),
-            is_set,
-        }
-    }
-
-    pub(super) fn is_set(&self) -> bool {
-        self.is_set.load(Ordering::Relaxed)
-    }
-}
-
-impl Drop for Cancelled {
-    fn drop(&mut self) {
-        for handler in self.handlers.drain(..) {
-            signal_hook::low_level::unregister(handler);
-        }
-    }
+    pub(super) held: &'a Held,
 }
 
 impl Order<'_> {
@@ -98,18 +63,18 @@ impl Order<'_> {
     pub(super) fn beside<'a, T>(
         &'a self,
         task: &'a Task,
-        cancelled: &'a Cancelled,
+        held: &'a Held,
         work: impl FnOnce() -> Result<T>,
     ) -> Result<(Beginning<'a>, T)> {
         std::thread::scope(|scope| {
             let builder = self.builder;
-            let begun = scope.spawn(move || builder.begin(task, &|| cancelled.is_set()));
+            let begun = scope.spawn(move || builder.begin(task, &|| held.asked().is_some()));
             let found = work();
             let task = begun.join().unwrap_or(Err(BuilderError::Panic));
             match found {
-                Ok(found) => Ok((Beginning { task, cancelled }, found)),
+                Ok(found) => Ok((Beginning { task, held }, found)),
                 // Ctrl-C reached those who were asked, too.
-                Err(_) if cancelled.is_set() => Err(RealiseError::Builder {
+                Err(_) if held.asked().is_some() => Err(RealiseError::Builder {
                     name: folder_name(self.folder),
                     source: BuilderError::Cancelled,
                 }),

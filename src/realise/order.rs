@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use super::attempt::Attempt;
-use super::begin::Cancelled;
 use super::compare::Comparison;
 use super::journal::Journal;
 use super::scratch::Scratch;
@@ -14,6 +13,7 @@ use crate::build::Observer;
 use crate::builder::Content;
 use crate::cargo::invocation::{Invocation, Subcommand};
 use crate::digest::{Canonical, OutputId, RecipeHash};
+use crate::interrupt::{Held, SIGINT, SIGTERM};
 use crate::output::Output;
 use crate::plan::inputs::Inspector;
 use crate::plan::{Context, Plan};
@@ -47,8 +47,8 @@ impl Order<'_> {
             true => self.fetch(observer)?,
             false => Fetched::default(),
         };
-        let cancelled = Cancelled::new();
-        let (begun, plan) = self.beside(&task, &cancelled, || self.plan())?;
+        let held = Held::begin(&[SIGINT, SIGTERM]);
+        let (begun, plan) = self.beside(&task, &held, || self.plan())?;
         let valid = match self.terms.same_toolchain {
             true => self.valid(&plan),
             false => BTreeSet::new(),
@@ -79,8 +79,8 @@ impl Order<'_> {
         observer: &mut dyn Observer,
     ) -> Result<Comparison> {
         let skeleton = self.skeleton()?;
-        let (task, cancelled) = (self.task(&skeleton)?, Cancelled::new());
-        let (begun, plan) = self.beside(&task, &cancelled, || self.plan())?;
+        let (task, held) = (self.task(&skeleton)?, Held::begin(&[SIGINT, SIGTERM]));
+        let (begun, plan) = self.beside(&task, &held, || self.plan())?;
         let scratch = Scratch::new(self.store)?;
         let second = Store::open(&scratch.folder("store"))?;
         // The same is given to it: what is compiled against other outputs has

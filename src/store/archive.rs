@@ -31,9 +31,10 @@ use petgraph::graph::{DiGraph, NodeIndex};
 
 use super::attached::{PROVENANCE, SIGNATURES, parse_provenance, parse_signatures};
 use super::closure::store_names;
-use super::{Added, Result, Source, Store, StoreError, is_store_name, read_manifest};
+use super::{Added, Origin, Result, Source, Store, StoreError, is_store_name, read_manifest};
 use crate::digest::{OutputId, UnitKey};
 use crate::fs;
+use crate::output::provenance::Timestamp;
 use crate::output::{Naming, Output};
 pub use folder::{Examine, import_folder, move_out, share};
 pub use pack::export;
@@ -388,6 +389,7 @@ impl<'a> Unpacking<'a> {
     /// leaves whole closures.
     fn add(&self, store: &Store) -> Result<ImportReport> {
         let mut report = ImportReport::default();
+        let origin = Origin::archive(self.from.to_string_lossy(), Timestamp::of(fs::now()));
         for index in self.dependencies_first(store)? {
             let store_name = &self.outputs[index].store_name;
             let folder = self.stage.join(store_name);
@@ -396,7 +398,7 @@ impl<'a> Unpacking<'a> {
             let files = output.files.iter().enumerate();
             let files: Vec<PathBuf> = files.map(|(n, f)| folder.join(f.store_name(n))).collect();
             let sources: Vec<Source<'_>> = files.iter().map(|file| Source::Share(file)).collect();
-            match store.add(&output, &sources)? {
+            match store.add_from(&origin, &output, &sources, None)? {
                 Added::New => report.added.push(store_name.clone()),
                 Added::Existing => report.existing.push(store_name.clone()),
             }

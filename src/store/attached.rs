@@ -4,9 +4,10 @@
 //! paths/<store name>/
 //!   signatures         `name:base64`, one line for each key, sorted
 //!   provenance.json    an in-toto statement
+//!   origin.json        where it came from; `origin` has that
 //! ```
 //!
-//! Both are optional and come later than the output, if at all. Each is
+//! All are optional and come later than the output, if at all. Each is
 //! replaced at once, and a reader finds the old or the new one. Nothing here
 //! says whether to believe them.
 
@@ -22,6 +23,8 @@ use crate::trust::{Signature, Signatures};
 pub(super) const SIGNATURES: &str = "signatures";
 /// Name of the file of provenance in a store path.
 pub(super) const PROVENANCE: &str = "provenance.json";
+/// Name of the file of the origin in a store path.
+pub(super) const ORIGIN: &str = "origin.json";
 
 impl Store {
     /// The signatures of an output, if it has any.
@@ -98,6 +101,16 @@ impl Store {
         Ok(fs::remove_file(&self.attached(store_name, file))?)
     }
 
+    /// What a file beside a manifest says, if there is one.
+    pub(super) fn attachment<T>(
+        &self,
+        store_name: &str,
+        file: &str,
+        parse: impl FnOnce(&[u8]) -> std::result::Result<T, Malformed>,
+    ) -> Result<Option<T>> {
+        read(&self.attached(store_name, file), parse)
+    }
+
     fn attached(&self, store_name: &str, file: &str) -> PathBuf {
         self.path(store_name).join(file)
     }
@@ -143,7 +156,12 @@ pub(super) fn parse_provenance(
 pub(super) fn malformed(store: &Store, output: &Output) -> Vec<(&'static str, String)> {
     let signatures = store.signatures(&output.store_name()).map(drop);
     let provenance = store.provenance(output).map(drop);
-    let found = [(SIGNATURES, signatures), (PROVENANCE, provenance)];
+    let origin = store.origin(&output.store_name()).map(drop);
+    let found = [
+        (SIGNATURES, signatures),
+        (PROVENANCE, provenance),
+        (ORIGIN, origin),
+    ];
     let problem = |(file, result): (&'static str, Result<()>)| {
         let error = result.err()?;
         let reason = match &error {

@@ -19,7 +19,7 @@ use petgraph::graph::{DiGraph, NodeIndex};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::attached::{PROVENANCE, SIGNATURES};
+use super::attached::{ORIGIN, PROVENANCE, SIGNATURES};
 use super::{FORMAT, Result, Root, Store, StoreError, is_store_name};
 use crate::digest::OutputId;
 use crate::fs::{self, Lock, Stamp};
@@ -455,7 +455,7 @@ fn occupied(path: &Path) -> Result<Vec<Occupied>> {
 
 /// Whether a file of a path says something of its output.
 fn is_beside(file: &Path) -> bool {
-    ["manifest.json", SIGNATURES, PROVENANCE]
+    ["manifest.json", SIGNATURES, PROVENANCE, ORIGIN]
         .iter()
         .any(|name| file == Path::new(name))
 }

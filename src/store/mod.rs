@@ -6,7 +6,8 @@
 //!   paths/<output id>-<name>-<version>/
 //!     manifest.json                written last; its time is the last use, to ten minutes
 //!     files/<n>                    the n-th file of the manifest
-//!     signatures  provenance.json  what is said of it; both optional, added later
+//!     signatures  provenance.json  origin.json
+//!                                  what is said of it; all optional, added later
 //!   index/<recipe hash>            the outputs of a recipe, one name a line
 //!   units/<unit key>.json          how Cargo names a unit
 //!   roots/<id>.json                a target directory and what it links
@@ -29,6 +30,7 @@ mod attached;
 mod closure;
 pub mod collect;
 mod lend;
+pub mod origin;
 pub mod signing;
 pub mod verify;
 
@@ -42,6 +44,7 @@ use crate::fs::{self, FsError, Lock, Placement, Sharing, Stamp, Time};
 use crate::output::{self, File, Naming, Output};
 
 pub use crate::output::FILE_TIME;
+pub use origin::Origin;
 
 /// Version of the store's layout.
 pub const FORMAT: u32 = 1;
@@ -315,6 +318,16 @@ impl Store {
     /// manifest. Sizes and digests must be right in the manifest; of what is
     /// lent the digest is unknown.
     pub fn add(&self, output: &Output, sources: &[Source<'_>]) -> Result<Added> {
+        self.add_beside(output, sources, &[])
+    }
+
+    /// The same, with files beside the manifest that become visible with it.
+    fn add_beside(
+        &self,
+        output: &Output,
+        sources: &[Source<'_>],
+        beside: &[(&str, Vec<u8>)],
+    ) -> Result<Added> {
         let store_name = output.store_name();
         if self.has(&store_name) {
             self.index(output)?;
@@ -323,6 +336,9 @@ impl Store {
         let stage = fs::unique_beside(&self.root.join("tmp").join(&store_name));
         let target = self.path(&store_name);
         let staged = self.stage(&stage, output, sources).and_then(|()| {
+            for (file, bytes) in beside {
+                fs::write(&stage.join(file), bytes)?;
+            }
             if target.exists() {
                 // Damaged, or left by a broken copy: out of the way first.
                 self.discard(&store_name)?;

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io::Read;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -11,11 +12,15 @@ use super::{Fetched, SubstituteError, is_outage};
 use crate::console::Progress;
 use crate::digest::OutputId;
 use crate::fs;
-use crate::store::{Source, Store};
+use crate::interrupt::{Held, SIGINT, SIGTERM};
+use crate::output::provenance::Timestamp;
+use crate::store::{Added, Origin, Source, Store};
 use crate::substituter::{Entry, Substituter, SubstituterError};
 
 /// Archives that are asked for at the same time.
 const AHEAD: usize = 32;
+/// How often is looked whether the user wants it to end.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// Where archives come from and where they go.
 pub(super) struct Fetch<'a> {
@@ -59,9 +64,15 @@ fn lock(shared: &Mutex<Shared>) -> MutexGuard<'_, Shared> {
 impl Fetch<'_> {
     /// Fetches entries, which come dependencies first. What fails, and what
     /// refers to it, is left out.
+    ///
+    /// Ctrl-C and SIGTERM end it: what is half done is taken away, and then the
+    /// process ends by the signal.
     pub(super) fn run(&self, entries: &[&Entry]) -> (Fetched, Vec<SubstituteError>) {
         let until = Instant::now() + worthwhile(entries);
-        self.progress.begin(entries.len());
+        let sizes = entries.iter().map(|entry| entry.archive.size);
+        let bytes = sizes.fold(0, u64::saturating_add);
+        self.progress.begin_transfer(entries.len(), bytes);
+        let held = Held::begin(&[SIGINT, SIGTERM]);
         let numbers: BTreeMap<OutputId, usize> = entries
             .iter()
             .enumerate()
@@ -77,15 +88,30 @@ impl Fetch<'_> {
         });
         let threads = std::thread::available_parallelism().map_or(2, usize::from);
         let threads = (threads * 2).min(entries.len());
+        let working = AtomicUsize::new(threads);
+        let waiting = std::thread::current();
         std::thread::scope(|scope| {
-            for _ in 0..threads {
-                scope.spawn(|| {
-                    while let Some((number, content)) = self.next(entries, until, &shared) {
-                        let unpacked = self.unpack(entries[number], content);
-                        self.note(entries, &numbers, &shared, (number, unpacked));
-                        self.progress.advance();
-                    }
-                });
+            let work = || {
+                while let Some((number, content)) = self.next(entries, until, &shared) {
+                    let unpacked = self.unpack(entries[number], content, &held);
+                    self.note(entries, &numbers, &shared, (number, unpacked));
+                    self.progress.advance();
+                }
+                working.fetch_sub(1, Ordering::SeqCst);
+                waiting.unpark();
+            };
+            let threads: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+            // A thread that panicked is finished and still counted.
+            let is_over = || {
+                let mut threads = threads.iter();
+                working.load(Ordering::SeqCst) == 0 || threads.all(|thread| thread.is_finished())
+            };
+            while !is_over() {
+                if held.asked().is_some() {
+                    lock(&shared).dead = true;
+                    self.substituter.stop();
+                }
+                std::thread::park_timeout(LOOK);
             }
         });
         let shared = shared
@@ -96,6 +122,10 @@ impl Fetch<'_> {
                 let _ = fs::remove_dir_all(folder); // the collector does it otherwise
             }
         }
+        if held.asked().is_some() {
+            self.progress.end();
+        }
+        held.deliver();
         (shared.fetched, shared.problems)
     }
 
@@ -118,9 +148,15 @@ impl Fetch<'_> {
         &self,
         entry: &Entry,
         content: Result<Box<dyn Read + Send>, SubstituterError>,
+        held: &Held,
     ) -> Result<PathBuf, SubstituteError> {
         let folder = self.store.stage_path(&entry.output.store_name());
         let unpacked = content.and_then(|content| {
+            let content = Shown {
+                content,
+                progress: self.progress,
+                held,
+            };
             let (output, archive) = (&entry.output, entry.archive);
             self.substituter.unpack(output, archive, content, &folder)
         });
@@ -193,14 +229,19 @@ impl Fetch<'_> {
             .map(|(index, file)| folder.join(file.store_name(index)))
             .collect();
         let sources: Vec<Source<'_>> = files.iter().map(|file| Source::Share(file)).collect();
-        self.store.add(output, &sources)?;
+        let now = Timestamp::of(fs::now());
+        let origin = Origin::substituter(self.substituter.place(), now);
+        let signatures = entry.signatures.as_ref();
+        let added = self.store.add_from(&origin, output, &sources, signatures)?;
         let name = output.store_name();
         // Another process may have been first, with other bytes.
         let here = self.store.output(&name);
         if here.is_none_or(|here| here.content_hash() != output.content_hash()) {
             return Ok(());
         }
-        if let Some(signatures) = &entry.signatures {
+        if added == Added::Existing
+            && let Some(signatures) = signatures
+        {
             self.store.merge_signatures(&name, signatures.clone())?;
         }
         if let Some(provenance) = &entry.provenance
@@ -209,6 +250,24 @@ impl Fetch<'_> {
             self.store.add_provenance(&name, provenance)?;
         }
         Ok(())
+    }
+}
+
+/// Shows what is read, until the user has enough.
+struct Shown<'a> {
+    content: Box<dyn Read + Send>,
+    progress: &'a dyn Progress,
+    held: &'a Held,
+}
+
+impl Read for Shown<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let count = self.content.read(buffer)?;
+        if self.held.asked().is_some() {
+            return Err(std::io::Error::other("it was interrupted"));
+        }
+        self.progress.transferred(count as u64);
+        Ok(count)
     }
 }
 

@@ -6,6 +6,7 @@ use petgraph::algo::toposort;
 use petgraph::graph::{DiGraph, NodeIndex};
 
 use super::Result;
+use super::round::{Others, signers};
 use crate::digest::{ContentHash, OutputId, UnitKey};
 use crate::output::{Claim, Maker, Naming, Output};
 use crate::store::Store;
@@ -101,6 +102,7 @@ impl Here<'_> {
 pub(super) fn judge(
     store: &Store,
     substituter: &Substituter,
+    others: &Others<'_>,
     document: Document,
 ) -> Result<Judged> {
     let here = Here {
@@ -117,10 +119,11 @@ pub(super) fn judge(
     let mut contents: BTreeMap<OutputId, ContentHash> = BTreeMap::new();
     let mut refused: BTreeSet<OutputId> = BTreeSet::new();
     for id in judged.order.clone() {
-        let Some(entry) = entries.remove(&id) else {
+        let Some(mut entry) = entries.remove(&id) else {
             continue;
         };
-        match objection(&here, substituter, &entry, &mut contents, &refused) {
+        let from = (substituter, others);
+        match objection(&here, from, &mut entry, &mut contents, &refused) {
             Ok(Standing::Here) => {}
             Ok(Standing::New) => {
                 contents.insert(id, entry.output.content_hash());
@@ -154,8 +157,8 @@ enum Standing {
 
 fn objection(
     here: &Here<'_>,
-    substituter: &Substituter,
-    entry: &Entry,
+    (substituter, others): (&Substituter, &Others<'_>),
+    entry: &mut Entry,
     contents: &mut BTreeMap<OutputId, ContentHash>,
     refused: &BTreeSet<OutputId>,
 ) -> std::result::Result<Standing, Objection> {
@@ -183,7 +186,12 @@ fn objection(
     }
     let content_of = |id: OutputId| contents.get(&id).copied();
     let claim = Claim::of(&entry.output, content_of).map_err(|_missing| Objection::Reference)?;
-    if let Some(objection) = policy.objection(entry, &claim) {
+    let mut elsewhere = Vec::new();
+    if policy.asks_for_several() {
+        elsewhere = others.signatures(entry, &claim.message());
+    }
+    entry.add_signatures(&elsewhere);
+    if let Some(objection) = policy.objection(entry, &claim, &signers(&elsewhere)) {
         return Err(objection);
     }
     if !archive::is_plausible(&entry.output, entry.archive) {
@@ -292,7 +300,7 @@ mod tests {
         let apart = output("apart", &[]);
         let all = [&top, &apart, &middle, &base].map(entry);
         let unsigned = substituter(&[]);
-        let judged = judge(&store, &unsigned, document(&all)).unwrap();
+        let judged = judge(&store, &unsigned, &Others::none(), document(&all)).unwrap();
         assert_eq!(judged.accepted.len(), 4);
         let order = names(&judged);
         let place = |name| order.iter().position(|found| *found == name).unwrap();
@@ -302,7 +310,7 @@ mod tests {
         let closure: Vec<&str> = closure.iter().map(|e| e.output.name.as_str()).collect();
         assert_eq!(closure, ["base", "middle"]);
 
-        let judged = judge(&store, &unsigned, document(&all[..3])).unwrap();
+        let judged = judge(&store, &unsigned, &Others::none(), document(&all[..3])).unwrap();
         assert_eq!(names(&judged), ["apart"]);
         assert_eq!(judged.refused[&Objection::Reference], 2);
     }
@@ -314,16 +322,28 @@ mod tests {
         let top = output("top", &[&base]);
         store.add(&base, &[]).unwrap();
         let unsigned = substituter(&[]);
-        let same = judge(&store, &unsigned, document(&[entry(&base), entry(&top)])).unwrap();
+        let same = judge(
+            &store,
+            &unsigned,
+            &Others::none(),
+            document(&[entry(&base), entry(&top)]),
+        )
+        .unwrap();
         assert_eq!(names(&same), ["top"]);
         assert_eq!(same.messages("p"), [""; 0]);
         // Without signatures, nothing says that these belong together.
-        let alone = judge(&store, &unsigned, document(&[entry(&top)])).unwrap();
+        let alone = judge(&store, &unsigned, &Others::none(), document(&[entry(&top)])).unwrap();
         assert_eq!(names(&alone), [""; 0]);
 
         let mut other = base.clone();
         other.timed = !other.timed;
-        let judged = judge(&store, &unsigned, document(&[entry(&other), entry(&top)])).unwrap();
+        let judged = judge(
+            &store,
+            &unsigned,
+            &Others::none(),
+            document(&[entry(&other), entry(&top)]),
+        )
+        .unwrap();
         assert_eq!(names(&judged), [""; 0]);
         let messages = judged.messages("p");
         assert_eq!(messages.len(), 1, "{messages:?}");
@@ -346,12 +366,12 @@ mod tests {
         let (_folder, store) = store();
         store.add(&base, &[]).unwrap();
         let good = document(&[signed(&top, &base)]);
-        let judged = judge(&store, &trusting, good).unwrap();
+        let judged = judge(&store, &trusting, &Others::none(), good).unwrap();
         assert_eq!(names(&judged), ["top"]);
         let mut other = base.clone();
         other.timed = !other.timed;
         let bad = document(&[signed(&top, &other)]);
-        let judged = judge(&store, &trusting, bad).unwrap();
+        let judged = judge(&store, &trusting, &Others::none(), bad).unwrap();
         assert_eq!(judged.refused[&Objection::Invalid], 1);
         let said = judged.messages("p");
         assert_eq!(said, ["1 outputs of `p` are refused: not what was signed"]);

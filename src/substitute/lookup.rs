@@ -20,10 +20,14 @@ pub(super) fn units(plan: &Plan, members: bool) -> Vec<usize> {
     (0..plan.units.len()).filter(asked).collect()
 }
 
-/// The units of these that are not ready.
+/// The units of these that are not ready, or that nobody here knows Cargo's
+/// name of.
 pub(super) fn missing(plan: &Plan, members: bool) -> Vec<usize> {
-    let is_missing =
-        |index: &usize| matches!(plan.resolution.verdicts[*index], Verdict::Missing(_));
+    let resolution = &plan.resolution;
+    let is_missing = |&index: &usize| {
+        let is_ready = matches!(resolution.verdicts[index], Verdict::Ready(_));
+        !is_ready || resolution.namings[index].is_none()
+    };
     units(plan, members)
         .into_iter()
         .filter(is_missing)

@@ -7,6 +7,7 @@
 //!
 //! | module | job |
 //! |---|---|
+//! | `round` | each substituter is asked once; signatures of several count together |
 //! | `lookup` | which documents are asked for |
 //! | [`cache`] | answers for a while |
 //! | `judge` | which entries may be used here |
@@ -21,6 +22,7 @@ pub mod cache;
 mod fetch;
 mod judge;
 mod lookup;
+mod round;
 
 use std::collections::BTreeSet;
 
@@ -37,6 +39,7 @@ use crate::substituter::{CacheInfo, Document, Entry, Substituter, SubstituterErr
 use cache::LookupCache;
 use fetch::Fetch;
 use judge::{Judged, judge};
+use round::{Asked, Others};
 
 /// What keeps a substituter from being used.
 #[derive(Debug, thiserror::Error)]
@@ -145,7 +148,7 @@ pub(crate) fn judge_all(
     from: &Substituter,
     document: Document,
 ) -> Result<(Vec<Entry>, Vec<Naming>, Vec<String>)> {
-    let judged = judge(store, from, document)?;
+    let judged = judge(store, from, &Others::none(), document)?;
     let messages = judged.all_messages(&from.place());
     let namings = judged.namings.values().cloned().collect();
     Ok((judged.into_entries(), namings, messages))
@@ -170,6 +173,10 @@ pub(crate) fn fetch_all(
     fetch.run(entries)
 }
 
+/// Which units of a plan a substituter is asked for; the second parameter says
+/// whether members are among them.
+type Wanted = fn(&Plan, bool) -> Vec<usize>;
+
 /// What is to be fetched.
 #[derive(Debug, Default)]
 struct Chosen {
@@ -191,26 +198,18 @@ impl Scene<'_> {
         if !self.store.is_writable() {
             return (plan, fetched);
         }
-        for (substituter, cache) in self.in_order(substituters) {
-            let missing = lookup::missing(&plan, substituter.settings().members);
-            if missing.is_empty() {
-                break;
-            }
-            let offered = self.offered(substituter, &cache, (&plan, &missing), warn);
-            let judged = match offered {
-                Ok(Some(judged)) => judged,
-                Ok(None) => continue,
-                Err(error) => {
-                    self.give_up(&cache, &error, warn);
-                    continue;
-                }
+        let mut round = self.in_order(substituters);
+        for number in 0..round.len() {
+            let wanted = (&plan, lookup::missing as Wanted);
+            let Some(judged) = self.judged(&mut round, number, wanted, warn) else {
+                continue;
             };
             let chosen = self.choose(&plan, &judged);
-            let came = self.fetch(substituter, &cache, (&judged, chosen), warn);
-            if came.outputs > 0 {
-                plan = Plan::make(self.context, self.store, self.inspector);
+            if chosen.units.is_empty() {
+                continue;
             }
-            fetched.add(came);
+            fetched.add(self.fetch(&round[number], (&judged, chosen), warn));
+            plan = Plan::make(self.context, self.store, self.inspector);
         }
         (plan, fetched)
     }
@@ -224,39 +223,41 @@ impl Scene<'_> {
         warn: &mut dyn FnMut(&str),
     ) -> Fetched {
         let mut fetched = Fetched::default();
-        for (substituter, cache) in self.in_order(substituters) {
-            let all = lookup::units(plan, substituter.settings().members);
-            match self.offered(substituter, &cache, (plan, &all), warn) {
-                Ok(Some(judged)) => {
-                    let entries = judged.accepted.values();
-                    let own = entries.filter(|entry| entry.output.builder == maker);
-                    let own: Vec<_> = own.map(|entry| &entry.output).collect();
-                    let recipes: BTreeSet<_> = own.iter().map(|o| o.host_recipe).collect();
-                    let units = plan.units.iter();
-                    let units = units.filter(|unit| recipes.contains(&unit.host_recipe));
-                    let chosen = Chosen {
-                        outputs: own.iter().map(|output| output.id).collect(),
-                        units: units.map(|unit| unit.key).collect(),
-                    };
-                    fetched.add(self.fetch(substituter, &cache, (&judged, chosen), warn));
-                }
-                Ok(None) => {}
-                Err(error) => self.give_up(&cache, &error, warn),
-            }
+        let mut round = self.in_order(substituters);
+        for number in 0..round.len() {
+            let wanted = (plan, lookup::units as Wanted);
+            let Some(judged) = self.judged(&mut round, number, wanted, warn) else {
+                continue;
+            };
+            let entries = judged.accepted.values();
+            let own = entries.filter(|entry| entry.output.builder == maker);
+            let own: Vec<_> = own.map(|entry| &entry.output).collect();
+            let recipes: BTreeSet<_> = own.iter().map(|o| o.host_recipe).collect();
+            let units = plan.units.iter();
+            let units = units.filter(|unit| recipes.contains(&unit.host_recipe));
+            let chosen = Chosen {
+                outputs: own.iter().map(|output| output.id).collect(),
+                units: units.map(|unit| unit.key).collect(),
+            };
+            fetched.add(self.fetch(&round[number], (&judged, chosen), warn));
         }
         fetched
     }
 
-    /// The substituters by priority, each with what is known of it.
-    fn in_order<'s>(&self, substituters: &'s Substituters) -> Vec<(&'s Substituter, LookupCache)> {
+    /// The substituters by priority, none of them asked yet.
+    fn in_order<'s>(&self, substituters: &'s Substituters) -> Vec<Asked<'s>> {
         let all = substituters.0.iter();
-        let mut all: Vec<_> = all
-            .map(|substituter| {
-                let cache = LookupCache::new(self.store, &substituter.place());
-                (substituter, cache)
+        let mut all: Vec<Asked<'s>> = all
+            .map(|substituter| Asked {
+                substituter,
+                cache: LookupCache::new(self.store, &substituter.place()),
+                said: None,
             })
             .collect();
-        all.sort_by_key(|(substituter, cache)| {
+        all.sort_by_key(|asked| {
+            let Asked {
+                substituter, cache, ..
+            } = asked;
             let said = || {
                 let info = substituter.info(&cache.info()?).ok()?;
                 Some(info.priority)
@@ -275,14 +276,76 @@ impl Scene<'_> {
         warn(&chain(error));
     }
 
-    /// What a substituter has for units of a plan, as far as it may be used.
-    fn offered(
+    /// What a substituter of the round has for units of a plan, as far as it may
+    /// be used; `None` where that is nothing.
+    fn judged(
+        &self,
+        round: &mut [Asked<'_>],
+        number: usize,
+        wanted: (&Plan, Wanted),
+        warn: &mut dyn FnMut(&str),
+    ) -> Option<Judged> {
+        self.ask(&mut round[number], wanted, warn);
+        let has_something = |asked: &Asked<'_>| {
+            let said = asked.said.as_ref();
+            said.is_some_and(|said| !said.outputs.is_empty())
+        };
+        if !has_something(&round[number]) {
+            return None;
+        }
+        if round[number].substituter.policy().asks_for_several() {
+            for other in &mut *round {
+                self.ask(other, wanted, warn);
+            }
+        }
+        // One that is alone is asked once, and nobody else wants to know.
+        let document = match round.len() {
+            1 => round[number].said.take()?,
+            _ => round[number].said.clone()?,
+        };
+        let substituter = round[number].substituter;
+        let others = Others::new(round, number);
+        match judge(self.store, substituter, &others, document) {
+            Ok(judged) => {
+                for message in judged.messages(&substituter.place()) {
+                    warn(&message);
+                }
+                Some(judged)
+            }
+            Err(error) => {
+                warn(&chain(&error));
+                None
+            }
+        }
+    }
+
+    /// Asks a substituter about units of a plan, if it was not asked yet and
+    /// there are any.
+    fn ask(
+        &self,
+        asked: &mut Asked<'_>,
+        (plan, wanted): (&Plan, Wanted),
+        warn: &mut dyn FnMut(&str),
+    ) {
+        let units = wanted(plan, asked.substituter.settings().members);
+        if units.is_empty() || asked.said.is_some() {
+            return;
+        }
+        let said = self.document(asked.substituter, &asked.cache, (plan, &units), warn);
+        asked.said = Some(said.unwrap_or_else(|error| {
+            self.give_up(&asked.cache, &error, warn);
+            Document::default()
+        }));
+    }
+
+    /// What a substituter says of units of a plan.
+    fn document(
         &self,
         substituter: &Substituter,
         cache: &LookupCache,
         (plan, missing): (&Plan, &[usize]),
         warn: &mut dyn FnMut(&str),
-    ) -> Result<Option<Judged>> {
+    ) -> Result<Document> {
         let place = substituter.place();
         if let Some(reason) = cache.outage() {
             return Err(SubstituteError::Down { place, reason });
@@ -299,15 +362,7 @@ impl Scene<'_> {
             plan,
             missing,
         };
-        let document: Document = question.ask(&info, warn)?;
-        if document.outputs.is_empty() {
-            return Ok(None);
-        }
-        let judged = judge(self.store, substituter, document)?;
-        for message in judged.messages(&place) {
-            warn(&message);
-        }
-        Ok(Some(judged))
+        question.ask(&info, warn)
     }
 
     fn info(&self, substituter: &Substituter, cache: &LookupCache) -> Result<CacheInfo> {
@@ -331,7 +386,10 @@ impl Scene<'_> {
         }
         let better = Plan::make_with(self.context, self.store, self.inspector, &offers);
         let mut chosen = Chosen::default();
-        if better.ready() > plan.ready() {
+        let named = |plan: &Plan| plan.resolution.namings.iter().flatten().count();
+        if better.ready() > plan.ready()
+            || (better.ready() == plan.ready() && named(&better) > named(plan))
+        {
             for (unit, verdict) in better.units.iter().zip(&better.resolution.verdicts) {
                 if let Verdict::Ready(output) = verdict {
                     chosen.outputs.insert(output.id);
@@ -345,11 +403,13 @@ impl Scene<'_> {
     /// Fetches outputs with all they refer to.
     fn fetch(
         &self,
-        substituter: &Substituter,
-        cache: &LookupCache,
+        asked: &Asked<'_>,
         (judged, chosen): (&Judged, Chosen),
         warn: &mut dyn FnMut(&str),
     ) -> Fetched {
+        let Asked {
+            substituter, cache, ..
+        } = asked;
         let entries = judged.closure(&chosen.outputs);
         self.keep_namings(judged, &chosen.units, warn);
         if entries.is_empty() {

@@ -31,6 +31,9 @@ pub(super) trait Backend: Send + Sync {
         Ok(None)
     }
 
+    /// Ends what [`open`](Self::open) has begun: readers that wait get an error.
+    fn stop(&self) {}
+
     /// What writes there, if anything can.
     fn writer(&self) -> Option<&dyn Writer> {
         None

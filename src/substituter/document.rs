@@ -98,6 +98,19 @@ pub struct Entry {
     pub provenance: Option<Statement>,
 }
 
+impl Entry {
+    /// Adds signatures of keys that have not signed it yet.
+    pub fn add_signatures(&mut self, new: &[Signature]) {
+        for signature in new {
+            let new = Signatures::new(signature.clone());
+            match &mut self.signatures {
+                Some(known) => known.merge(new),
+                none => *none = Some(new),
+            }
+        }
+    }
+}
+
 #[derive(Serialize, Deserialize)]
 struct RawEntry {
     manifest: Output,

@@ -395,13 +395,18 @@ impl Substituter {
         self.backend.open(&path, archive.size, until)
     }
 
+    /// Ends all downloads: whoever reads one gets an error soon.
+    pub fn stop(&self) {
+        self.backend.stop();
+    }
+
     /// Unpacks what [`download`](Self::download) reads into a new folder,
     /// verifying every byte. After an error the folder is to be thrown away.
     pub fn unpack(
         &self,
         output: &Output,
         archive: ArchiveRef,
-        content: Box<dyn Read + Send>,
+        content: impl Read,
         into: &Path,
     ) -> Result<()> {
         archive::unpack(output, archive, content, into).map_err(|error| {

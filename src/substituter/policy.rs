@@ -1,11 +1,12 @@
 //! Who is believed, and what is taken from them.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use super::{Entry, Result, SubstituterError};
 use crate::config::SubstituterSettings;
 use crate::output::{Claim, Output, Produced, Role};
-use crate::trust::{KeyName, PublicKey};
+use crate::trust::{KeyName, PublicKey, Signature, Signatures};
 
 /// What an output of a substituter must have.
 #[derive(Debug, Clone, Default)]
@@ -91,6 +92,24 @@ impl Policy {
         self.keys.is_empty()
     }
 
+    /// Whether more than one key must have signed an output, so that signatures
+    /// of other substituters help.
+    pub fn asks_for_several(&self) -> bool {
+        !self.is_unsigned() && (self.signatures > 1 || !self.required.is_empty())
+    }
+
+    /// The signatures by trusted keys that hold for a message.
+    pub fn valid<'a>(
+        &'a self,
+        signatures: &'a Signatures,
+        message: &'a [u8],
+    ) -> impl Iterator<Item = &'a Signature> {
+        signatures.iter().filter(move |signature| {
+            let mut keys = self.keys.iter();
+            keys.any(|key| key.verifies(message, signature))
+        })
+    }
+
     /// Whether one of these public keys is trusted.
     pub fn trusts_one_of(&self, keys: &[String]) -> bool {
         let keys = keys.iter().filter_map(|key| key.parse::<PublicKey>().ok());
@@ -98,8 +117,16 @@ impl Policy {
     }
 
     /// Why an output is not taken, if it is not. The claim must be the one about
-    /// it, with the content of its references as they are here.
-    pub fn objection(&self, entry: &Entry, claim: &Claim) -> Option<Objection> {
+    /// it, with the content of its references as they are here. `elsewhere` are
+    /// the keys that have signed the same claim and are trusted for another
+    /// substituter: they count where several must have signed, behind one of this
+    /// substituter's own.
+    pub fn objection(
+        &self,
+        entry: &Entry,
+        claim: &Claim,
+        elsewhere: &BTreeSet<KeyName>,
+    ) -> Option<Objection> {
         if self.libraries_only && runs(&entry.output) {
             Some(Objection::Runs)
         } else if self.require_provenance && entry.provenance.is_none() {
@@ -107,24 +134,23 @@ impl Policy {
         } else if self.is_unsigned() {
             None
         } else {
-            self.objection_to_signatures(entry, claim)
+            self.objection_to_signatures(entry, claim, elsewhere)
         }
     }
 
-    fn objection_to_signatures(&self, entry: &Entry, claim: &Claim) -> Option<Objection> {
+    fn objection_to_signatures(
+        &self,
+        entry: &Entry,
+        claim: &Claim,
+        elsewhere: &BTreeSet<KeyName>,
+    ) -> Option<Objection> {
         let Some(signatures) = &entry.signatures else {
             return Some(Objection::Unsigned);
         };
         let message = claim.message();
         // By name: two keys of one name, an old and a new one, are one signer.
-        let mut signers: Vec<&KeyName> = self
-            .keys
-            .iter()
-            .filter(|key| signatures.are_by(key, &message))
-            .map(PublicKey::name)
-            .collect();
-        signers.sort();
-        signers.dedup();
+        let signers = self.valid(signatures, &message).map(Signature::key);
+        let mut signers: BTreeSet<&KeyName> = signers.collect();
         if signers.is_empty() {
             let is_known = signatures
                 .iter()
@@ -136,8 +162,10 @@ impl Policy {
             });
         }
         if self.required.iter().any(|name| !signers.contains(&name)) {
-            Some(Objection::Required)
-        } else if signers.len() < self.signatures {
+            return Some(Objection::Required);
+        }
+        signers.extend(elsewhere);
+        if signers.len() < self.signatures {
             Some(Objection::TooFew)
         } else {
             None
@@ -211,7 +239,7 @@ mod tests {
     }
 
     fn judge(policy: &Policy, entry: &Entry) -> Option<Objection> {
-        policy.objection(entry, &claim(&entry.output))
+        policy.objection(entry, &claim(&entry.output), &BTreeSet::new())
     }
 
     #[test]
@@ -240,6 +268,28 @@ mod tests {
         let none = policy(&[], |_| {});
         assert!(none.is_unsigned());
         assert_eq!(judge(&none, &unsigned), None);
+    }
+
+    #[test]
+    fn keys_of_other_substituters_count_behind_an_own_one() {
+        let (a, b, c) = (key("a"), key("b"), key("c"));
+        let judge = |policy: &Policy, entry: &Entry, elsewhere: &[&SecretKey]| {
+            let names = elsewhere.iter().map(|key| key.name().clone()).collect();
+            policy.objection(entry, &claim(&entry.output), &names)
+        };
+        let two = policy(&[&a], |settings| settings.signatures = 2);
+        let by_a = signed(library(), &[&a]);
+        assert_eq!(judge(&two, &by_a, &[]), Some(Objection::TooFew));
+        assert_eq!(judge(&two, &by_a, &[&b]), None);
+        // The same name is the same signer.
+        assert_eq!(judge(&two, &by_a, &[&a]), Some(Objection::TooFew));
+        let by_c = signed(library(), &[&c]);
+        assert_eq!(judge(&two, &by_c, &[&a, &b]), Some(Objection::Untrusted));
+        // Whom this substituter requires is no matter of others.
+        let needs_b = policy(&[&a, &b], |settings| {
+            settings.required_keys = vec!["b".to_owned()];
+        });
+        assert_eq!(judge(&needs_b, &by_a, &[&b]), Some(Objection::Required));
     }
 
     #[test]

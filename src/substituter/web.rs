@@ -16,6 +16,7 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue, RETRY_AFTER};
 use reqwest::{Client, NoProxy, Proxy, Response, StatusCode, redirect};
 use tokio::runtime::Runtime;
+use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 
 pub(super) use exchange::{Answer, Body, Call};
@@ -49,6 +50,8 @@ pub(super) struct Web {
 struct Asker {
     client: Client,
     timeout: Duration,
+    /// Closed when downloads are to end.
+    running: Semaphore,
 }
 
 impl Web {
@@ -82,6 +85,7 @@ impl Web {
         let asker = Asker {
             client,
             timeout: settings.timeout,
+            running: Semaphore::new(0),
         };
         Ok(Self {
             base,
@@ -273,6 +277,10 @@ impl Backend for Web {
 
     fn writer(&self) -> Option<&dyn Writer> {
         Some(self)
+    }
+
+    fn stop(&self) {
+        self.asker.running.close();
     }
 }
 

@@ -9,12 +9,19 @@ use crate::support::walk;
 
 /// Modules by rank. Siblings may use each other where it says so.
 const RANKS: [&[&str]; 8] = [
-    &["digest", "fs", "console", "environment", "workers"],
+    &[
+        "digest",
+        "fs",
+        "console",
+        "environment",
+        "workers",
+        "interrupt",
+    ],
     &["cargo", "config"],
     &["recipe", "output", "trust"],
     &["store", "substituter", "builder"],
     &["plan", "substitute", "publish", "link", "harvest", "bridge"],
-    &["build", "analyse"],
+    &["build", "analyse", "audit"],
     &["realise"],
     &["cli"],
 ];

@@ -9,6 +9,7 @@
 //! * `bad_days`: damage, full disks, kills, locks, two processes at once.
 //! * `keys`: who has signed which output.
 //! * `substituters`: outputs published, fetched, and refused.
+//! * `ci`: what the action and the page on CI say, done.
 //!
 //! Freshness is proved as Cargo sees it: plain `cargo` with
 //! `--message-format=json` has to find every unit `"fresh": true`.
@@ -22,6 +23,7 @@ mod analyse;
 mod architecture;
 mod bad_days;
 mod builders;
+mod ci;
 mod keys;
 mod phases;
 mod realise;

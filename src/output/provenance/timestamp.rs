@@ -5,6 +5,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::fs::Time;
+
 const DAY: i64 = 86_400;
 /// 0000-01-01 00:00:00 and 9999-12-31 23:59:59: the years of RFC 3339.
 const RANGE: std::ops::RangeInclusive<i64> = -62_167_219_200..=253_402_300_799;
@@ -24,6 +26,11 @@ impl Timestamp {
     /// The time so many seconds after 1970; `None` outside the years 0 to 9999.
     pub fn from_seconds(seconds: i64) -> Option<Self> {
         RANGE.contains(&seconds).then_some(Self(seconds))
+    }
+
+    /// The time of this machine's clock, within the years that can be written.
+    pub fn of(time: Time) -> Self {
+        Self(time.seconds().clamp(*RANGE.start(), *RANGE.end()))
     }
 
     /// Seconds since 1970.

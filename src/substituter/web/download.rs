@@ -1,7 +1,9 @@
 //! An archive that comes while somebody reads it.
 
+use std::pin::pin;
 use std::sync::Arc;
 
+use futures_util::future::{Either, select};
 use reqwest::header::{AUTHORIZATION, CONTENT_RANGE, HeaderValue, RANGE};
 use reqwest::{Response, StatusCode, Url};
 use tokio::runtime::Runtime;
@@ -29,7 +31,13 @@ pub(super) struct Wanted {
 pub(super) fn start(runtime: &Runtime, asker: Arc<Asker>, wanted: Wanted) -> Pieces {
     let (to, pieces) = pieces();
     runtime.spawn(async move {
-        let received = timeout_at(wanted.until, receive(&asker, &wanted, &to)).await;
+        let receiving = pin!(timeout_at(wanted.until, receive(&asker, &wanted, &to)));
+        // There never is a permit, so this waits until it is closed.
+        let stopped = pin!(asker.running.acquire());
+        let received = match select(receiving, stopped).await {
+            Either::Left((received, _)) => received,
+            Either::Right(_) => Ok(Err(slow(&wanted.url))),
+        };
         if let Err(error) = received.unwrap_or_else(|_elapsed| Err(slow(&wanted.url))) {
             let _ = to.send(Err(error)).await; // nobody may be reading any more
         }

@@ -4,6 +4,7 @@
 //! * `outputs`: how they get out of a container, and which do.
 //! * `hostile`: build scripts that want more than they may have.
 //! * `recipes`: recipes of the repository.
+//! * `substituted`: what substituters have is not built again.
 //! * `interrupted`: cancelled, killed, out of room; nothing is left behind.
 
 mod hostile;
@@ -11,6 +12,7 @@ mod interrupted;
 mod outputs;
 mod recipes;
 mod relay;
+mod substituted;
 mod workspace;
 
 use std::process::Command;

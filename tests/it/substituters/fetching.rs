@@ -267,15 +267,20 @@ fn nginx_is_a_substituter() {
 }
 
 /// An nginx of our own.
-struct Nginx {
+pub(super) struct Nginx {
     process: Child,
-    root: PathBuf,
+    pub(super) root: PathBuf,
     port: u16,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 impl Nginx {
     fn start() -> Option<Self> {
+        Self::listening("", "")
+    }
+
+    /// One that listens with these parameters and has these settings.
+    pub(super) fn listening(parameters: &str, settings: &str) -> Option<Self> {
         let program = ["/usr/sbin/nginx", "/usr/local/sbin/nginx"];
         let Some(program) = program.iter().find(|path| Path::new(path).is_file()) else {
             skipped("nginx", "nginx is not installed");
@@ -292,9 +297,9 @@ impl Nginx {
         let config = format!(
             "daemon off; pid {here}/pid; error_log {here}/error.log;\n\
              events {{}}\n\
-             http {{ access_log off; client_body_temp_path {here}/body; proxy_temp_path {here}/p;\n\
+             http {{ log_format protocol '$server_protocol $uri'; access_log {here}/access.log protocol; client_body_temp_path {here}/body; proxy_temp_path {here}/p;\n\
              fastcgi_temp_path {here}/f; uwsgi_temp_path {here}/u; scgi_temp_path {here}/s;\n\
-             server {{ listen 127.0.0.1:{port}; root {here}/www; }} }}\n"
+             server {{ listen 127.0.0.1:{port} {parameters}; root {here}/www; {settings} }} }}\n"
         );
         let file = folder.path().join("nginx.conf");
         fs::write(&file, config).unwrap();
@@ -305,7 +310,7 @@ impl Nginx {
             process: process.unwrap(),
             root,
             port,
-            _folder: folder,
+            folder,
         };
         let answers = || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok();
         for _ in 0..1_000 {
@@ -315,6 +320,15 @@ impl Nginx {
             std::thread::sleep(std::time::Duration::from_millis(10));
         }
         panic!("nginx does not answer");
+    }
+
+    pub(super) fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Protocol and path of each request.
+    pub(super) fn requests(&self) -> String {
+        fs::read_to_string(self.folder.path().join("access.log")).unwrap()
     }
 
     fn url(&self) -> String {

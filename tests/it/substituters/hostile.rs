@@ -211,6 +211,15 @@ fn a_killed_or_failed_fetch_leaves_whole_outputs() {
             let client = published.folder_client();
             let faulty = client.env.with("QUICKBUILD_FAULT", format!("{kind}@{n}"));
             let _ = faulty.quickbuild(&client.project, &["substitute"]);
+            // Nothing looks as if it had been made here.
+            for path in fs::read_dir(client.env.store().join("paths"))
+                .into_iter()
+                .flatten()
+            {
+                let path = path.unwrap().path();
+                assert!(path.join("origin.json").is_file(), "{}", path.display());
+                assert!(path.join("signatures").is_file(), "{}", path.display());
+            }
             let _ = client.run(&["store", "verify"]).success();
             let _ = client.run(&["cache", "clear"]).success();
             let _ = client.run(&["build"]).nothing_built();

@@ -1,18 +1,26 @@
 //! Outputs published, fetched, and refused.
 //!
+//! * `audit`: where outputs came from, and the bill of materials.
 //! * `fetching`: a fresh store and a warm substituter, over all back ends.
 //! * `hostile`: files that are not what they should be.
 //! * `servers`: web servers that are ill.
 //! * `publishing`: pushes, killed and together.
 //! * `places`: the same over buckets, registries, releases and uploads.
 //! * `copying`: from one place to another, and what is removed.
+//! * `stopping`: Ctrl-C, kills and full disks while archives come.
+//! * `tls`: certificates, good and bad, and HTTP/2.
+//! * `trust`: who is believed, across substituters, too.
 
+mod audit;
 mod copying;
 mod fetching;
 mod hostile;
 mod places;
 mod publishing;
 mod servers;
+mod stopping;
+mod tls;
+mod trust;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -65,15 +73,20 @@ impl Published {
     }
 
     fn client_with(&self, url: &str, settings: &str) -> Client {
-        let folder = tempfile::tempdir_in(self.env.root()).unwrap();
-        let config = folder.path().join("client.toml");
         let timeout = if settings.contains("timeout = ") {
             ""
         } else {
             "timeout = \"1s\""
         };
-        let text =
-            format!("[[substituters]]\nurl = \"{url}\"\nmembers = true\n{timeout}\n{settings}\n");
+        self.configured(&format!(
+            "[[substituters]]\nurl = \"{url}\"\nmembers = true\n{timeout}\n{settings}\n"
+        ))
+    }
+
+    /// Somebody with just this configuration.
+    fn configured(&self, text: &str) -> Client {
+        let folder = tempfile::tempdir_in(self.env.root()).unwrap();
+        let config = folder.path().join("client.toml");
         fs::write(&config, text).unwrap();
         let env = self.env.with_store(&folder.path().join("store"));
         let env = env.with("QUICKBUILD_CONFIG", config.to_str().unwrap());

@@ -168,8 +168,35 @@ impl TestEnv {
         command.spawn().unwrap()
     }
 
+    /// Starts quickbuild on a terminal of its own; what is shown there comes out
+    /// of standard output.
+    pub(crate) fn spawn_in_terminal(&self, project: &Project, arguments: &[&str]) -> Child {
+        let mut words = vec![env!("CARGO_BIN_EXE_quickbuild")];
+        words.extend(arguments);
+        let line = words.join(" ");
+        let script = [
+            "--quiet",
+            "--flush",
+            "--return",
+            "--command",
+            &line,
+            "/dev/null",
+        ];
+        let mut command = self
+            .with("TERM", "xterm")
+            .command("script", project, &script);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.spawn().unwrap()
+    }
+
     fn quickbuild_command(&self, project: &Project, arguments: &[&str]) -> Command {
         self.command(env!("CARGO_BIN_EXE_quickbuild"), project, arguments)
+    }
+
+    /// A script, as a CI runs it.
+    pub(crate) fn shell(&self, project: &Project, script: &str) -> Outcome {
+        let words = ["--noprofile", "--norc", "-eo", "pipefail", "-c", script];
+        self.run(self.command("bash", project, &words))
     }
 
     /// Plain Cargo.
