@@ -294,6 +294,10 @@ impl Backend for Release {
         self.reader.open(&flat(path), size, until)
     }
 
+    fn stop(&self) {
+        self.reader.stop();
+    }
+
     fn writer(&self) -> Option<&dyn Writer> {
         Some(self)
     }

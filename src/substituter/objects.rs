@@ -288,6 +288,10 @@ impl Backend for Objects {
         Ok(Box::new(download::start(&self.web, wanted)))
     }
 
+    fn stop(&self) {
+        self.web.stop();
+    }
+
     fn writer(&self) -> Option<&dyn Writer> {
         Some(self)
     }

@@ -151,6 +151,10 @@ impl Backend for Registry {
         self.web.download(url, shown.as_deref(), (size, until))
     }
 
+    fn stop(&self) {
+        self.web.stop();
+    }
+
     fn writer(&self) -> Option<&dyn Writer> {
         Some(self)
     }

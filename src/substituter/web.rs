@@ -113,9 +113,13 @@ impl Web {
         self.runtime().block_on(task)
     }
 
-    /// Runs something beside the caller.
+    /// Runs something beside the caller, until downloads are told to end.
     pub(super) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        drop(self.runtime().spawn(task));
+        let asker = Arc::clone(&self.asker);
+        drop(self.runtime().spawn(async move {
+            // There never is a permit, so this waits until it is closed.
+            select(pin!(task), pin!(asker.running.acquire())).await;
+        }));
     }
 
     /// Starts to receive a file, showing `authorization` if there is one.
