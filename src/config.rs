@@ -157,6 +157,17 @@ impl Config {
         self.substituters = substituters::given(urls, &self.substituters, environment, folder);
     }
 
+    /// The settings of one substituter, as for [`Self::substitute_from`].
+    pub fn substituter(
+        &self,
+        url: &str,
+        environment: &Environment,
+        folder: &Path,
+    ) -> SubstituterSettings {
+        let mut found = substituters::given(&[url], &self.substituters, environment, folder);
+        found.remove(0)
+    }
+
     fn merge(
         &mut self,
         path: PathBuf,

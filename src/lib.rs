@@ -5,7 +5,7 @@
 //!
 //! | rank | modules | job |
 //! |---|---|---|
-//! | 0 | [`digest`], [`fs`], [`console`], [`environment`], [`interrupt`] | stable hashes; the only user of `std::fs`; the terminal; variables; Ctrl-C |
+//! | 0 | [`digest`], [`fs`], [`console`], [`environment`], [`interrupt`], [`workers`] | stable hashes; the only user of `std::fs`; the terminal; variables; Ctrl-C; many things at the same time |
 //! | 1 | [`cargo`], [`config`] | all that is known of Cargo; `quickbuild.toml` |
 //! | 2 | [`recipe`], [`output`], [`trust`] | what to build; what building it produced; keys and signatures |
 //! | 3 | [`store`], [`substituter`], [`builder`] | the hash-addressed store and its collector; where outputs come from; containers and the local sandbox |
@@ -42,3 +42,4 @@ pub mod store;
 pub mod substitute;
 pub mod substituter;
 pub mod trust;
+pub mod workers;

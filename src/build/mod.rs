@@ -61,12 +61,18 @@ pub struct Seal {
     pub maker: Maker,
     /// Folders of the builder, and by what compiled files name them.
     pub remapped: Vec<(PathBuf, String)>,
+    /// Whether the target directory is of no use after this command.
+    pub is_last: bool,
 }
 
 impl Request {
     fn maker(&self) -> Maker {
         let seal = self.seal.as_ref();
         seal.map_or(Maker::Local, |seal| seal.maker)
+    }
+
+    fn is_last(&self) -> bool {
+        self.seal.as_ref().is_some_and(|seal| seal.is_last)
     }
 }
 
@@ -282,7 +288,9 @@ impl Prepared<'_> {
             report.built = harvest.compiled;
             report.left = harvest.left;
         }
-        self.settle(&plan, &mut state, status, idle, observer);
+        if !request.is_last() {
+            self.settle(&plan, &mut state, status, idle, observer);
+        }
         Ok((status, report))
     }
 
@@ -407,7 +415,7 @@ impl Prepared<'_> {
         }
         // What was served has the times of this run; Cargo would call what
         // depends on it stale the next time.
-        if harvest.served > 0 || harvest.named > 0 {
+        if !self.request.is_last() && (harvest.served > 0 || harvest.named > 0) {
             observer.step("linking what was served");
             let linker = Linker {
                 context,

@@ -29,15 +29,10 @@ pub(super) fn write(to: impl Write, entries: &[Entry], part: Part) -> Result<()>
         owner: part.owner,
         folders: BTreeSet::new(),
     };
-    let below = |path: &'_ str| -> Option<String> {
-        let rest = path.strip_prefix(part.folder)?.strip_prefix('/')?;
-        Some(rest.to_owned())
-    };
     for Entry { path, content } in entries {
-        let Some(path) = below(path) else {
+        let Some(path) = below(path, part.folder) else {
             continue;
         };
-        let path = path.as_str();
         match content {
             Content::Folder => writer.folder(Path::new(path))?,
             Content::Bytes { bytes, executable } => {
@@ -58,6 +53,11 @@ pub(super) fn write(to: impl Write, entries: &[Entry], part: Part) -> Result<()>
     }
     let finished = writer.tar.into_inner().and_then(|mut to| to.flush());
     finished.map_err(BuilderError::Output)
+}
+
+/// The rest of a path in a folder of a task's root.
+pub(super) fn below<'a>(path: &'a str, folder: &str) -> Option<&'a str> {
+    path.strip_prefix(folder)?.strip_prefix('/')
 }
 
 struct Writer<W: Write> {

@@ -14,7 +14,8 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process_group};
 
 use super::{
-    Builder, BuilderError, Content, Entry, REMAPPED, Result, Said, Stream, Task, Watcher, archive,
+    Begun, Builder, BuilderError, Content, Entry, IsCancelled, Load, REMAPPED, Result, Said,
+    Stream, Task, Watcher, archive,
 };
 use crate::environment::Environment;
 use crate::fs;
@@ -29,7 +30,7 @@ const COMPILERS: [&str; 4] = ["cc", "gcc", "c++", "g++"];
 /// Runs tasks in a folder of its own, which is removed when it is dropped.
 pub struct Scratch {
     root: PathBuf,
-    files: Vec<Entry>,
+    compilers: Vec<Entry>,
 }
 
 impl Scratch {
@@ -57,8 +58,8 @@ impl Scratch {
                 },
             })
         };
-        let files = COMPILERS.into_iter().filter_map(wrapper).collect();
-        Ok(Self { root, files })
+        let compilers = COMPILERS.into_iter().filter_map(wrapper).collect();
+        Ok(Self { root, compilers })
     }
 
     /// The folder of the compilers, for the front of `PATH`.
@@ -82,25 +83,38 @@ impl Builder for Scratch {
         &self.root
     }
 
-    fn files(&self) -> Vec<Entry> {
-        self.files.clone()
-    }
-
-    fn run(&self, task: &Task<'_>, watcher: &mut dyn Watcher) -> Result<i64> {
+    fn begin<'a>(
+        &'a self,
+        task: &'a Task,
+        is_cancelled: IsCancelled<'_>,
+    ) -> Result<Box<dyn Begun + 'a>> {
         for folder in ["in", "work"] {
             fs::remove_dir_all(&self.root.join(folder))?;
         }
-        archive::place(&self.root, task.files)?;
-        if !task.prepare.is_empty() {
-            let mut said = Said::new(watcher);
-            let code = self.finish(task, task.prepare, &mut said)?;
-            if !code.success() {
-                return Err(BuilderError::Prepare(said.text));
-            }
+        archive::place(&self.root, &task.first)?;
+        archive::place(&self.root, &self.compilers)?;
+        let mut said = Said::new(is_cancelled);
+        if !self.finish(task, &task.prepare, &mut said)?.success() {
+            return Err(BuilderError::Prepare(said.text));
         }
-        let status = self.finish(task, task.command, watcher)?;
+        let scratch = self;
+        Ok(Box::new(Prepared { scratch, task }))
+    }
+}
+
+/// A task whose first files are in the folder.
+struct Prepared<'a> {
+    scratch: &'a Scratch,
+    task: &'a Task,
+}
+
+impl Begun for Prepared<'_> {
+    fn run(self: Box<Self>, load: &Load<'_>, watcher: &mut dyn Watcher) -> Result<i64> {
+        let Self { scratch, task } = *self;
+        archive::place(&scratch.root, load.files)?;
+        let status = scratch.finish(task, &task.command, watcher)?;
         if status.success() {
-            archive::take(&self.root.join("work/out"), task.output)?;
+            archive::take(&scratch.root.join("work/out"), load.output)?;
         }
         Ok(i64::from(status.code().unwrap_or(-1)))
     }
@@ -110,7 +124,7 @@ impl Scratch {
     /// Runs one command to its end.
     fn finish(
         &self,
-        task: &Task<'_>,
+        task: &Task,
         command: &[String],
         watcher: &mut dyn Watcher,
     ) -> Result<ExitStatus> {

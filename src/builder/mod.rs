@@ -1,9 +1,9 @@
 //! What runs a realisation: a container of a Docker engine, or a scratch folder
 //! of this machine.
 //!
-//! A builder gets a [`Task`]: files to put before it, a command, limits, and a
-//! folder for what it leaves. It sees neither the store nor a recipe, and no
-//! key ever comes near it.
+//! A builder gets a [`Task`]: commands and limits; and then its [`Load`]: files
+//! to put before them, and a folder for what they leave. It sees neither the
+//! store nor a recipe, and no key ever comes near it.
 //!
 //! ```text
 //! <root>/            `/quickbuild` in a container
@@ -35,7 +35,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::digest::ContentHash;
-use crate::fs::FsError;
+use crate::fs::{self, FsError};
 use crate::output::Maker;
 
 /// The root of a task's paths in a container.
@@ -54,28 +54,51 @@ pub const REMAPPED: [(&str, &str); 3] = [
 /// Numeric id of the user and the group `builder`, as whom everything runs.
 pub const BUILDER_ID: u64 = 1000;
 
-/// A command with everything that it may read.
+/// A command with what is known of it first.
 #[derive(Debug)]
-pub struct Task<'a> {
-    /// What it is about, for messages and labels.
-    pub name: &'a str,
+pub struct Task {
+    /// What it is about, for labels.
+    pub name: String,
     /// The store that it works for, for labels.
-    pub store: &'a Path,
-    /// What is put before the command, below `in/` and `work/`.
-    pub files: &'a [Entry],
-    /// A program, below the root, and its arguments: runs first, and may write
-    /// to `in/`.
-    pub prepare: &'a [String],
+    pub store: PathBuf,
+    /// What is prepared, with the programs that are to run.
+    pub first: Vec<Entry>,
+    /// A program, below the root, and its arguments: prepares what came first,
+    /// and may write to `in/`.
+    pub prepare: Vec<String>,
     /// The program, below the root, and its arguments.
-    pub command: &'a [String],
+    pub command: Vec<String>,
     /// All variables that the command sees.
-    pub environment: &'a [(String, String)],
+    pub environment: Vec<(String, String)>,
     /// What it may use.
     pub limits: Limits,
+}
+
+impl Task {
+    /// Bytes of what comes first, as it is.
+    fn size(&self) -> u64 {
+        let sizes = self.first.iter().map(|entry| match &entry.content {
+            Content::Folder => 0,
+            Content::File(path) => fs::Stamp::of(path).map_or(0, |stamp| stamp.size),
+            Content::Tree(root) => fs::tree_size(root),
+            Content::Bytes { bytes, .. } => bytes.len() as u64,
+        });
+        sizes.sum()
+    }
+}
+
+/// What a task works with beside what came first, and where to.
+#[derive(Debug)]
+pub struct Load<'a> {
+    /// What is put before the command, below `in/` and `work/`.
+    pub files: &'a [Entry],
     /// The folder on this machine that gets what the command leaves in
     /// `work/out`; it exists and is empty.
     pub output: &'a Path,
 }
+
+/// Whether what was begun is to be given up.
+pub type IsCancelled<'a> = &'a (dyn Fn() -> bool + Sync);
 
 /// A file or folder for a task.
 #[derive(Debug, Clone)]
@@ -148,13 +171,13 @@ pub trait Watcher {
 /// Keeps what a first step says, in case that it fails.
 struct Said<'a> {
     text: String,
-    watcher: &'a dyn Watcher,
+    is_cancelled: IsCancelled<'a>,
 }
 
 impl<'a> Said<'a> {
-    fn new(watcher: &'a dyn Watcher) -> Self {
+    fn new(is_cancelled: IsCancelled<'a>) -> Self {
         let text = String::new();
-        Self { text, watcher }
+        Self { text, is_cancelled }
     }
 }
 
@@ -165,7 +188,7 @@ impl Watcher for Said<'_> {
     }
 
     fn is_cancelled(&self) -> bool {
-        self.watcher.is_cancelled()
+        (self.is_cancelled)()
     }
 }
 
@@ -175,17 +198,23 @@ pub trait Builder: Sync {
     fn maker(&self) -> Maker;
     /// The folder that the task's paths are below.
     fn root(&self) -> &Path;
-    /// Files that each of its tasks needs.
-    fn files(&self) -> Vec<Entry> {
-        Vec::new()
-    }
-    /// Runs a task and brings back what it left. The exit code is the
-    /// command's.
-    fn run(&self, task: &Task<'_>, watcher: &mut dyn Watcher) -> Result<i64>;
+    /// Puts before a task what comes first, and prepares it: as long as that
+    /// takes, the caller can find out what else is needed.
+    fn begin<'a>(
+        &'a self,
+        task: &'a Task,
+        is_cancelled: IsCancelled<'_>,
+    ) -> Result<Box<dyn Begun + 'a>>;
     /// Removes all that is left of its tasks, whatever happened to them; also
     /// done when it is dropped. It takes a while, and can be done beside what the
     /// caller does with the result.
     fn tidy(&self) {}
+}
+
+/// A task that is prepared.
+pub trait Begun: Send {
+    /// Runs its command and brings back what it left. The exit code is the command's.
+    fn run(self: Box<Self>, load: &Load<'_>, watcher: &mut dyn Watcher) -> Result<i64>;
 }
 
 /// Why a task could not be run to its end.
@@ -281,7 +310,7 @@ pub type Result<T> = std::result::Result<T, BuilderError>;
 
 /// A name that no other task has, on this machine or another.
 fn unique_name() -> String {
-    let seed = format!("{} {:?}", std::process::id(), crate::fs::now());
+    let seed = format!("{} {:?}", std::process::id(), fs::now());
     let digest = ContentHash::of(seed.as_bytes()).to_string();
     format!("quickbuild-{}", &digest[..16])
 }

@@ -1,6 +1,7 @@
 //! The command line. Names are a contract: add to them, do not rename them.
 
 mod analysis;
+mod places;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -9,6 +10,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
 pub(super) use analysis::{AnalyseArguments, AnalysisFormat};
+pub(super) use places::{CopyArguments, PruneArguments, PushArguments};
 
 /// Compile a Cargo unit once, find it Fresh ever after.
 #[derive(Debug, Parser)]
@@ -132,12 +134,29 @@ pub(super) enum Command {
     /// judges nothing.
     #[command(after_help = "Example: quickbuild audit --release --format cyclonedx > bom.json")]
     Audit(CargoArguments),
-    /// Publish outputs, with all they need, into a folder that is a substituter.
+    /// Publish outputs, with all they need, in a substituter.
     #[command(
-        after_help = "Examples:\n  quickbuild push /srv/cache --workspace\n  quickbuild push file:///srv/cache --recipe serde_json\n\
+        after_help = "Examples:\n  quickbuild push /srv/cache --workspace\n  quickbuild push s3://bucket/cache --recipe serde_json\n\
             What is published already stays as it is. Sign first: `quickbuild key sign`."
     )]
     Push(PushArguments),
+    /// Copy outputs from one substituter to another, or to or from the store.
+    ///
+    /// What is read is verified by the policy of where it comes from: keys are
+    /// those in `quickbuild.toml`, or in QUICKBUILD_PUBLIC_KEYS.
+    #[command(
+        after_help = "Examples:\n  quickbuild copy https://cache.example.org s3://bucket/cache --recipe HASH\n  \
+            quickbuild copy s3://bucket/cache oci://registry.example.org/cache\n  quickbuild copy /srv/cache store"
+    )]
+    Copy(CopyArguments),
+    /// Remove what is not wanted any more from a substituter of your own.
+    ///
+    /// What stays keeps all that it refers to. Without limits, only archives go
+    /// that no document has named for a day.
+    #[command(
+        after_help = "Example: quickbuild prune s3://bucket/cache --older-than 90d --max-size 50GB --keep tokio --dry-run"
+    )]
+    Prune(PruneArguments),
     /// Show or forget what substituters answered.
     #[command(subcommand)]
     Cache(CacheCommand),
@@ -205,33 +224,6 @@ pub(super) enum Command {
         /// The folder.
         folder: PathBuf,
     },
-}
-
-/// Arguments of `push`.
-#[derive(Debug, Args)]
-pub(super) struct PushArguments {
-    /// A folder, or its `file://` URL.
-    #[arg(value_name = "URL|DIR")]
-    pub(super) to: String,
-    /// What this workspace uses; this is the default. Arguments for Cargo may
-    /// follow `--`.
-    #[arg(long, conflicts_with_all = ["recipes", "all"])]
-    pub(super) workspace: bool,
-    /// Outputs of a package, of a recipe hash or how it begins; may be repeated.
-    #[arg(long = "recipe", value_name = "R", conflicts_with = "all")]
-    pub(super) recipes: Vec<String>,
-    /// All outputs of the store.
-    #[arg(long)]
-    pub(super) all: bool,
-    /// Also what was compiled on this machine, which names its folders.
-    #[arg(long)]
-    pub(super) include_local: bool,
-    /// How to print the result.
-    #[arg(long, value_enum, default_value = "text")]
-    pub(super) format: Format,
-    /// Arguments for Cargo, with `--workspace`.
-    #[arg(last = true, value_name = "CARGO ARGS")]
-    pub(super) arguments: Vec<String>,
 }
 
 #[derive(Debug, Subcommand)]

@@ -9,9 +9,11 @@ mod bridge;
 mod builder;
 mod cache;
 mod cargo;
+mod copy;
 mod doctor;
 mod key;
 mod plan;
+mod prune;
 mod push;
 mod realise;
 mod recipe;
@@ -32,6 +34,7 @@ use crate::cargo::invocation::Subcommand;
 use crate::config::Config;
 use crate::environment::Environment;
 use crate::fs;
+use crate::substituter::Substituter;
 use arguments::{Arguments, BridgeCommand, Command};
 
 /// Under which name the program was started.
@@ -128,6 +131,12 @@ impl Surroundings {
         }
     }
 
+    /// A substituter by its URL, with its settings if it has any.
+    fn substituter(&self, config: &Config, url: &str) -> Result<Substituter, Failure> {
+        let settings = config.substituter(url, &self.environment, &self.folder);
+        Ok(Substituter::open(&settings, &self.environment)?)
+    }
+
     fn config(&self) -> Result<Config, Failure> {
         Config::load(&self.environment, &self.folder).map_err(|error| {
             Failure::from(error).hint("`quickbuild doctor` says which files are read")
@@ -204,6 +213,8 @@ fn run(
         Command::Substitute(_) => substitute::run(surroundings, cargo_arguments),
         Command::Audit(_) => audit::run(surroundings, cargo_arguments),
         Command::Push(arguments) => push::run(surroundings, &arguments),
+        Command::Copy(arguments) => copy::run(surroundings, &arguments),
+        Command::Prune(arguments) => prune::run(surroundings, &arguments),
         Command::Analyse(arguments) => analyse::run(surroundings, &arguments),
         Command::Cache(command) => cache::run(surroundings, command),
         Command::Realise(arguments) => realise::run(surroundings, arguments),

@@ -14,40 +14,60 @@ use super::{Exit, Failure, Surroundings};
 use crate::build::Observer as _;
 use crate::output::Output;
 use crate::plan::Verdict;
-use crate::publish::{Local, Publication, Published};
+use crate::publish::{
+    Existing, Local, Publication, PublishError, Published, Scratch, StoreSource, is_named,
+};
 use crate::store::Store;
-use crate::substituter::Location;
+use crate::substituter::SubstituterError;
 
 pub(super) fn run(
     surroundings: &Surroundings,
     arguments: &PushArguments,
 ) -> Result<ExitCode, Failure> {
-    let Location::Folder(to) = Location::parse(&arguments.to, &surroundings.folder)? else {
-        return Err(
-            Failure::new(format!("`{}` is not a folder", arguments.to)).hint(
-                "push into a folder and let a web server serve it, or copy it to where one does",
-            ),
-        );
+    let config = surroundings.config()?;
+    let to = surroundings.substituter(&config, &arguments.to)?;
+    let store = Store::open(&config.store)?;
+    let source = StoreSource {
+        store: &store,
+        names: selected(surroundings, &store, arguments)?,
+        keys: own_keys(surroundings),
     };
-    let store = Store::open(&surroundings.config()?.store)?;
-    let names = selected(surroundings, &store, arguments)?;
-    let keys = own_keys(surroundings);
+    let scratch = Scratch::new(&store, &surroundings.environment)?;
     let mut terminal = Terminal::new(Verbosity::Normal, false);
     terminal.step("publishing outputs");
     let publication = Publication {
-        store: &store,
+        source: &source,
         to: &to,
+        scratch: scratch.path(),
         local: if arguments.include_local {
             Local::Publish
         } else {
             Local::Leave
         },
-        keys: &keys,
+        existing: if arguments.only_missing {
+            Existing::Leave
+        } else {
+            Existing::Add
+        },
         progress: &terminal,
     };
-    let published = publication.run(&names);
+    let published = publication.run();
     terminal.clear();
-    report(&published?, arguments)
+    report(&published.map_err(advise)?, arguments.format)
+}
+
+/// Says what helps where somebody is not let in.
+pub(super) fn advise(error: PublishError) -> Failure {
+    let is_denied = matches!(
+        error,
+        PublishError::Substituter(SubstituterError::Denied { .. })
+    );
+    let failure = Failure::from(error);
+    if is_denied {
+        failure.hint("docs/formats/quickbuild-toml.md says what is shown to which kind of place")
+    } else {
+        failure
+    }
 }
 
 /// Store names of what is to be published.
@@ -76,14 +96,15 @@ fn selected(
         }
         return Ok(names.into_iter().collect());
     }
+    named(store, &arguments.recipes)
+}
+
+/// Store names of the outputs of packages, or of recipes that begin so.
+pub(super) fn named(store: &Store, recipes: &[String]) -> Result<Vec<String>, Failure> {
     let all = outputs(store)?;
     let mut names = Vec::new();
-    for wanted in &arguments.recipes {
-        let is_meant = |output: &&Output| {
-            output.name == *wanted
-                || output.recipe.to_string().starts_with(wanted.as_str())
-                || output.host_recipe.to_string().starts_with(wanted.as_str())
-        };
+    for wanted in recipes {
+        let is_meant = |output: &&Output| is_named(output, std::slice::from_ref(wanted));
         let found: Vec<String> = all
             .iter()
             .filter(is_meant)
@@ -110,7 +131,7 @@ struct Report<'a> {
     bytes: u64,
 }
 
-fn report(published: &Published, arguments: &PushArguments) -> Result<ExitCode, Failure> {
+pub(super) fn report(published: &Published, format: Format) -> Result<ExitCode, Failure> {
     let Published {
         added,
         existing,
@@ -119,7 +140,7 @@ fn report(published: &Published, arguments: &PushArguments) -> Result<ExitCode, 
         local,
         bytes,
     } = published;
-    if arguments.format == Format::Json {
+    if format == Format::Json {
         print_json(&Report {
             added,
             existing: *existing,

@@ -43,6 +43,10 @@ pub struct SubstituterSettings {
     pub token: Option<Token>,
     /// How long to wait for a connection, for an answer, and without bytes.
     pub timeout: Duration,
+    /// The server of a bucket, where it is none of the usual ones.
+    pub endpoint: Option<String>,
+    /// The API of a GitHub Enterprise server.
+    pub api: Option<String>,
 }
 
 /// How long a substituter may be silent.
@@ -89,6 +93,8 @@ pub(super) struct Table {
     token: Option<String>,
     token_variable: Option<String>,
     timeout: Option<String>,
+    endpoint: Option<String>,
+    api: Option<String>,
 }
 
 impl SubstituterSettings {
@@ -106,6 +112,8 @@ impl SubstituterSettings {
             members: false,
             token: None,
             timeout: TIMEOUT,
+            endpoint: None,
+            api: None,
         }
     }
 
@@ -163,6 +171,8 @@ impl SubstituterSettings {
                 .or(of_variable.map(str::to_owned))
                 .map(Token::new),
             timeout,
+            endpoint: table.endpoint,
+            api: table.api,
         })
     }
 }

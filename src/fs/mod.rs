@@ -148,6 +148,11 @@ pub fn write_hashed(
     }
 }
 
+/// Copies a file's content to a new file.
+pub fn copy(from: &Path, to: &Path) -> Result<()> {
+    change("copy to", to, || std_fs::copy(from, to).map(drop))
+}
+
 /// Replaces a file at once: writes beside it, then renames.
 pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
     let beside = unique_beside(path);

@@ -31,6 +31,12 @@ impl Time {
     pub fn nanoseconds(self) -> u32 {
         self.0.rem_euclid(1_000_000_000) as u32
     }
+
+    /// How long ago it was; `None` for a time to come.
+    pub fn age(self) -> Option<Duration> {
+        let nanoseconds = now().0.checked_sub(self.0)?;
+        Some(Duration::from_nanos(u64::try_from(nanoseconds).ok()?))
+    }
 }
 
 impl From<Time> for SystemTime {

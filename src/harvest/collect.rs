@@ -286,6 +286,9 @@ impl Harvesting<'_> {
             if is_left_by_a_probe(text) {
                 continue;
             }
+            if fs::mode(&path).map_err(file_error)? & !0o777 != 0 {
+                return Unfit::because("its build script made a set-user-id file in OUT_DIR");
+            }
             let bytes = fs::read(&path).map_err(file_error)?;
             let digest = match embedded::out_dir_file(context, &bytes) {
                 embedded::OutDirFile::Text(content) => {

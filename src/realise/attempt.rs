@@ -5,19 +5,17 @@ use std::path::Path;
 use std::time::Instant;
 
 use super::audit::Audit;
+use super::begin::{Beginning, Cancelled};
 use super::job::{CargoMessage, Event, FORMAT, Job, Report};
 use super::journal::{self, Entry as Note, Journal};
 use super::order::Planned;
 use super::scratch::Scratch;
 use super::skeleton::Skeleton;
-use super::sources::Sources;
-use super::unpack::LIST;
 use super::{Order, Realisation, RealiseError, Result, provenance};
 use crate::build::Observer;
-use crate::builder::{Content, Entry, Stream, Task, Watcher};
+use crate::builder::{Content, Entry, Load, Stream, Watcher};
 use crate::digest::RecipeHash;
 use crate::fs;
-use crate::interrupt::{Held, SIGINT, SIGTERM};
 use crate::output::Output;
 use crate::store::{Store, archive};
 
@@ -38,13 +36,12 @@ pub(super) struct Attempt<'a> {
 impl Attempt<'_> {
     pub(super) fn run(
         &self,
+        begun: Beginning<'_>,
         scratch: &Scratch,
         observer: &mut dyn Observer,
     ) -> Result<(Realisation, Report)> {
         let order = self.order;
-        observer.step("gathering sources");
-        let mut files = self.files()?;
-        files.extend(order.builder.files());
+        let files = self.files();
         let output = scratch.folder("out");
         fs::create_dir_all(&output)?;
         let journal = Journal::new(order.store);
@@ -54,43 +51,21 @@ impl Attempt<'_> {
             .chain(order.wanted.iter().flatten().copied())
             .collect();
         let mut log = journal.open(&note)?;
-
-        let held = Held::begin(&[SIGINT, SIGTERM]);
-        let root = order.builder.root();
-        let inside = |below: &str| root.join(below).to_string_lossy().into_owned();
-        let prepare = [
-            inside("in/quickbuild"),
-            "realise".to_owned(),
-            "--unpack".to_owned(),
-            inside(&format!("in/{LIST}")),
-        ];
-        let command = [
-            inside("in/quickbuild"),
-            "realise".to_owned(),
-            "--inside".to_owned(),
-            inside("in/job.json"),
-        ];
-        let task = Task {
-            name: &self.plan.name,
-            store: order.store.root(),
+        let load = Load {
             files: &files,
-            prepare: &prepare,
-            command: &command,
-            environment: &order.variables(root),
-            limits: order.terms.limits,
             output: &output,
         };
         observer.step(&format!("starting the builder {}", order.terms.name));
         let mut follower = Follower {
             observer,
             log: &mut log,
-            held: &held,
+            cancelled: begun.cancelled,
             started: Instant::now(),
             tail: Vec::new(),
             failed: None,
         };
         let started = follower.started;
-        let ran = order.builder.run(&task, &mut follower);
+        let ran = begun.task.and_then(|task| task.run(&load, &mut follower));
         let (tail, failed) = (follower.tail, follower.failed);
         let seconds = started.elapsed().as_secs_f64();
         observer.clear();
@@ -123,17 +98,9 @@ impl Attempt<'_> {
         Ok((realisation, report))
     }
 
-    /// The files that the half in the builder works with.
-    fn files(&self) -> Result<Vec<Entry>> {
+    /// What the half in the builder works with beside the sources.
+    fn files(&self) -> Vec<Entry> {
         let order = self.order;
-        let sources = Sources {
-            environment: order.environment,
-            lock: &self.plan.lock,
-            registries: &self.skeleton.registries,
-            checkouts: &self.skeleton.checkouts,
-            wanted: &self.skeleton.packages,
-        };
-        let mut files = sources.gather()?;
         let wanted = match &order.wanted {
             Some(wanted) => wanted.clone(),
             None if order.terms.same_toolchain => {
@@ -152,27 +119,15 @@ impl Attempt<'_> {
             valid: self.valid.clone(),
         };
         let bytes = serde_json::to_vec(&job).expect("a job serialises");
-        files.push(Entry {
+        let mut files = vec![Entry {
             path: "in/job.json".to_owned(),
             content: Content::Bytes {
                 bytes,
                 executable: false,
             },
-        });
-        files.push(Entry {
-            path: "in/quickbuild".to_owned(),
-            content: Content::File(order.program.to_owned()),
-        });
+        }];
         files.extend(self.valid_outputs());
-        let own = ["out", "home", "tmp", "target", "store"].map(|name| format!("work/{name}"));
-        for folder in own.iter().map(String::as_str).chain(["in/workspace"]) {
-            files.push(Entry {
-                path: folder.to_owned(),
-                content: Content::Folder,
-            });
-        }
-        files.extend(self.skeleton.files.iter().cloned());
-        Ok(files)
+        files
     }
 
     /// A store with the outputs that need not be made.
@@ -257,7 +212,7 @@ impl Attempt<'_> {
 struct Follower<'a> {
     observer: &'a mut dyn Observer,
     log: &'a mut journal::Log,
-    held: &'a Held,
+    cancelled: &'a Cancelled,
     started: Instant,
     tail: Vec<String>,
     failed: Option<String>,
@@ -285,7 +240,7 @@ impl Watcher for Follower<'_> {
     }
 
     fn is_cancelled(&self) -> bool {
-        self.held.asked().is_some()
+        self.cancelled.is_set()
     }
 }
 
@@ -300,7 +255,7 @@ impl Follower<'_> {
             Event::Step { message } => {
                 let seconds = self.started.elapsed().as_secs_f64();
                 self.log
-                    .line(&format!("== {message} (after {seconds:.1} s)"));
+                    .line(&format!("== {message} (after {seconds:.2} s)"));
             }
             Event::Warning { message } => {
                 self.log.line(&format!("warning: {message}"));

@@ -149,9 +149,23 @@ impl Inside<'_> {
             say(&Event::Step {
                 message: format!("cargo {}", command.name()),
             });
-            let request = self.request(command);
-            let (status, report) = build::run(&request, &config, &mut Speaker)?;
-            left.extend(report.left);
+            let is_last = command == Subcommand::Check;
+            let request = self.request(command, is_last);
+            let run = || build::run(&request, &config, &mut Speaker);
+            let (status, report) = if is_last {
+                run()?
+            } else {
+                // What Cargo says of the next command is kept until then: while it
+                // waits for a linker there is a core to spare.
+                std::thread::scope(|scope| {
+                    scope.spawn(|| self.context(&store, Subcommand::Check));
+                    run()
+                })?
+            };
+            // The first of a package is why the others are left, too.
+            for (name, reason) in report.left {
+                left.entry(name).or_insert(reason);
+            }
             if !status.success() {
                 failed = Some(command.name());
                 break;
@@ -195,7 +209,7 @@ impl Inside<'_> {
         }
     }
 
-    fn request(&self, subcommand: Subcommand) -> Request {
+    fn request(&self, subcommand: Subcommand, is_last: bool) -> Request {
         let mut invocation = self.invocation(subcommand);
         let mut own = vec!["--message-format=json-render-diagnostics".to_owned()];
         own.append(&mut invocation.arguments);
@@ -212,6 +226,7 @@ impl Inside<'_> {
             seal: Some(Seal {
                 maker: self.job.maker,
                 remapped: remapped.collect(),
+                is_last,
             }),
         }
     }

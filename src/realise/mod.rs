@@ -11,6 +11,7 @@
 //! | [`generate`] | from recipes to a workspace that Cargo compiles to just them |
 //! | [`recipes`] | from recipes to orders |
 //! | `order` | what to build, and what is valid already |
+//! | `begin` | a builder started beside the planning |
 //! | `attempt` | one run of a builder |
 //! | `compare` | whether two builds made the same |
 //! | `skeleton` | a workspace without its code |
@@ -30,6 +31,7 @@
 
 mod attempt;
 mod audit;
+mod begin;
 mod compare;
 pub mod generate;
 pub mod inside;

@@ -1,9 +1,10 @@
 //! An order: what to build, whether that is done already, what is valid.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::attempt::Attempt;
+use super::begin::Cancelled;
 use super::compare::Comparison;
 use super::journal::Journal;
 use super::scratch::Scratch;
@@ -37,12 +38,21 @@ impl Order<'_> {
                 ..Realisation::default()
             });
         }
-        let (plan, fetched) = self.plan_and_fetch(observer)?;
+        let scratch = Scratch::new(self.store)?;
+        observer.step("gathering sources");
+        let task = self.task(&skeleton)?;
+        // While something is fetched, which may take long, Ctrl-C ends this
+        // process, and a builder would have nothing to do.
+        let fetched = match self.fetches() {
+            true => self.fetch(observer)?,
+            false => Fetched::default(),
+        };
+        let cancelled = Cancelled::new();
+        let (begun, plan) = self.beside(&task, &cancelled, || self.plan())?;
         let valid = match self.terms.same_toolchain {
             true => self.valid(&plan),
             false => BTreeSet::new(),
         };
-        let scratch = Scratch::new(self.store)?;
         let attempt = Attempt {
             order: self,
             into: self.store,
@@ -50,7 +60,7 @@ impl Order<'_> {
             skeleton: &skeleton,
             valid: &valid,
         };
-        let (mut realisation, report) = attempt.run(&scratch, observer)?;
+        let (mut realisation, report) = attempt.run(begun, &scratch, observer)?;
         if report.missing.is_empty() {
             let names: Vec<String> = report.outputs.into_iter().map(|r| r.output).collect();
             journal.remember(key, &names)?;
@@ -69,7 +79,8 @@ impl Order<'_> {
         observer: &mut dyn Observer,
     ) -> Result<Comparison> {
         let skeleton = self.skeleton()?;
-        let plan = self.plan()?;
+        let (task, cancelled) = (self.task(&skeleton)?, Cancelled::new());
+        let (begun, plan) = self.beside(&task, &cancelled, || self.plan())?;
         let scratch = Scratch::new(self.store)?;
         let second = Store::open(&scratch.folder("store"))?;
         // The same is given to it: what is compiled against other outputs has
@@ -83,7 +94,7 @@ impl Order<'_> {
             skeleton: &skeleton,
             valid: given,
         };
-        let (_, report) = attempt.run(&scratch, observer)?;
+        let (_, report) = attempt.run(begun, &scratch, observer)?;
         let mut comparison = Comparison::default();
         let made = report.outputs.iter();
         for realised in made.filter(|made| !given.contains(&made.output)) {
@@ -143,15 +154,16 @@ impl Order<'_> {
         output.is_some_and(|output| self.store.is_usable(&output))
     }
 
-    /// The plan, after what substituters have of this builder's outputs is in
-    /// the store.
-    fn plan_and_fetch(&self, observer: &mut dyn Observer) -> Result<(Planned, Fetched)> {
+    /// Whether substituters can be asked: of another toolchain, the plan here
+    /// does not know the recipes.
+    fn fetches(&self) -> bool {
+        !self.substituters.is_empty() && self.terms.same_toolchain
+    }
+
+    /// Takes what substituters have of this builder's outputs into the store.
+    fn fetch(&self, observer: &mut dyn Observer) -> Result<Fetched> {
         let context = self.context()?;
         let planned = self.planned(&context);
-        // Of another toolchain, the plan here does not know the recipes.
-        if self.substituters.is_empty() || !self.terms.same_toolchain {
-            return Ok((planned, Fetched::default()));
-        }
         observer.step("fetching from substituters");
         let inspector = Inspector::new(&context.environment, &context.settings, &context.roots);
         let scene = substitute::Scene {
@@ -170,7 +182,7 @@ impl Order<'_> {
         for warning in warnings {
             observer.warn(&warning);
         }
-        Ok((planned, fetched))
+        Ok(fetched)
     }
 
     fn plan(&self) -> Result<Planned> {
@@ -203,7 +215,6 @@ impl Order<'_> {
                 .clone()
                 .or(name)
                 .unwrap_or_else(|| self.folder.display().to_string()),
-            lock: context.roots.workspace.join("Cargo.lock"),
             plan,
         }
     }
@@ -264,7 +275,6 @@ impl Order<'_> {
 pub(super) struct Planned {
     /// What people call it: the package that was asked for, the first of many.
     pub(super) name: String,
-    pub(super) lock: PathBuf,
     pub(super) plan: Plan,
 }
 

@@ -42,6 +42,8 @@ pub(super) struct Skeleton {
     pub(super) files: Vec<Entry>,
     /// The workspace's folder, below `in/workspace`.
     pub(super) folder: PathBuf,
+    /// The lock file.
+    pub(super) lock: PathBuf,
     /// Names and versions of all packages of others that Cargo wants to have
     /// here, compiled or not.
     pub(super) packages: BTreeSet<(String, String)>,
@@ -132,6 +134,7 @@ impl Skeleton {
             registries: metadata.packages.iter().filter_map(registry).collect(),
             folder: root.strip_prefix(base).unwrap_or(root).to_owned(),
             files: files.entries,
+            lock,
         })
     }
 }

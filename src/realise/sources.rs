@@ -19,7 +19,7 @@ use std::process::Command;
 
 use rayon::prelude::*;
 
-use super::unpack::{LIST, PackedPackage};
+use super::unpack::{LIST, Packed, PackedPackage};
 use crate::builder::{Content, Entry};
 use crate::cargo::home::{CRATES_IO, UNPACKED_MARK, index_path};
 use crate::cargo::{self, CargoError};
@@ -104,6 +104,8 @@ pub(super) struct Sources<'a> {
     pub(super) checkouts: &'a BTreeSet<(String, String, String)>,
     /// Names and versions of the packages that Cargo wants to have.
     pub(super) wanted: &'a BTreeSet<(String, String)>,
+    /// Bytes that they may have when they are unpacked.
+    pub(super) disk: u64,
 }
 
 impl Sources<'_> {
@@ -167,6 +169,10 @@ impl Sources<'_> {
         let found: Vec<(Entry, PackedPackage)> = found.collect::<Result<_, _>>()?;
         let (archives, packed): (Vec<Entry>, Vec<PackedPackage>) = found.into_iter().unzip();
         entries.extend(archives);
+        let packed = Packed {
+            disk: self.disk,
+            packages: packed,
+        };
         let list = serde_json::to_vec(&packed).expect("paths and digests serialise");
         entries.push(Entry {
             path: format!("in/{LIST}"),

@@ -3,8 +3,10 @@
 //!
 //! Afterwards what is unpacked is read-only for whoever builds.
 
-use std::io::{self, Read as _};
+use std::collections::HashSet;
+use std::io::{self, Read};
 use std::path::{Component, Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -14,12 +16,17 @@ use crate::digest::ContentHash;
 use crate::fs::{self, FsError};
 use crate::store::FILE_TIME;
 
-/// The list of [`PackedPackage`]s below `in/`.
+/// The [`Packed`] packages, below `in/`.
 pub(super) const LIST: &str = "unpack.json";
 
-/// Bytes that an unpacked package may have, as on crates.io's servers ten times
-/// over: more is an attack.
-const MAX_UNPACKED: u64 = 5 << 30;
+/// All that is to be unpacked.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct Packed {
+    /// Bytes that all of them may have; zero is no limit.
+    pub(super) disk: u64,
+    pub(super) packages: Vec<PackedPackage>,
+}
 
 /// An archive, and where it belongs; paths are below the list's folder.
 #[derive(Debug, Serialize, Deserialize)]
@@ -53,6 +60,12 @@ pub enum UnpackError {
         /// The archive.
         archive: PathBuf,
     },
+    /// Archives that are small can hold much.
+    #[error("the unpacked packages have more than {limit} bytes")]
+    TooMuch {
+        /// What they may have.
+        limit: u64,
+    },
     /// An archive is none.
     #[error("`{}` cannot be unpacked", archive.display())]
     Unpack {
@@ -66,13 +79,16 @@ pub enum UnpackError {
 /// Unpacks all that the list names.
 pub fn run(list: &Path) -> Result<(), UnpackError> {
     let bytes = fs::read(list)?;
-    let packages: Vec<PackedPackage> =
-        serde_json::from_slice(&bytes).map_err(|source| UnpackError::List {
-            path: list.to_owned(),
-            source,
-        })?;
+    let packed: Packed = serde_json::from_slice(&bytes).map_err(|source| UnpackError::List {
+        path: list.to_owned(),
+        source,
+    })?;
     let below = list.parent().unwrap_or(Path::new("/"));
-    packages.par_iter().try_for_each(|package| {
+    let room = Room {
+        limit: packed.disk,
+        taken: AtomicU64::new(0),
+    };
+    packed.packages.par_iter().try_for_each(|package| {
         let bytes = fs::read(&below.join(&package.archive))?;
         let archive = || package.archive.clone();
         if ContentHash::of(&bytes) != package.sha256 {
@@ -80,7 +96,11 @@ pub fn run(list: &Path) -> Result<(), UnpackError> {
         }
         let folder = below.join(&package.folder);
         let stem = package.folder.file_name().unwrap_or_default();
-        unpack(&bytes, Path::new(stem), &folder).map_err(|source| UnpackError::Unpack {
+        let unpacked = unpack(&bytes, Path::new(stem), &folder, &room);
+        if room.is_exceeded() {
+            return Err(UnpackError::TooMuch { limit: room.limit });
+        }
+        unpacked.map_err(|source| UnpackError::Unpack {
             archive: archive(),
             source,
         })?;
@@ -90,11 +110,46 @@ pub fn run(list: &Path) -> Result<(), UnpackError> {
     })
 }
 
+/// Bytes that all packages have so far, of those that they may have.
+struct Room {
+    limit: u64,
+    taken: AtomicU64,
+}
+
+impl Room {
+    fn take(&self, bytes: u64) -> io::Result<()> {
+        self.taken.fetch_add(bytes, Ordering::Relaxed);
+        match self.is_exceeded() {
+            true => Err(io::ErrorKind::QuotaExceeded.into()),
+            false => Ok(()),
+        }
+    }
+
+    fn is_exceeded(&self) -> bool {
+        self.limit > 0 && self.taken.load(Ordering::Relaxed) > self.limit
+    }
+}
+
+/// What is read counts before it is written anywhere.
+struct Counted<'a, R> {
+    inner: R,
+    room: &'a Room,
+}
+
+impl<R: Read> Read for Counted<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.inner.read(buffer)?;
+        self.room.take(count as u64)?;
+        Ok(count)
+    }
+}
+
 /// Unpacks a `.crate`, whose entries are all below `<name>-<version>/`.
-fn unpack(bytes: &[u8], stem: &Path, to: &Path) -> io::Result<()> {
+fn unpack(bytes: &[u8], stem: &Path, to: &Path, room: &Room) -> io::Result<()> {
     let invalid = |reason: String| io::Error::new(io::ErrorKind::InvalidData, reason);
-    let decoder = flate2::read::GzDecoder::new(bytes).take(MAX_UNPACKED);
-    let mut archive = tar::Archive::new(decoder);
+    let inner = flate2::read::GzDecoder::new(bytes);
+    let mut archive = tar::Archive::new(Counted { inner, room });
+    let mut folders: HashSet<PathBuf> = HashSet::new();
     let other = |error: FsError| io::Error::other(error);
     fs::create_dir_all(to).map_err(other)?;
     for entry in archive.entries()? {
@@ -114,7 +169,11 @@ fn unpack(bytes: &[u8], stem: &Path, to: &Path) -> io::Result<()> {
         let mut content = Vec::new();
         entry.read_to_end(&mut content)?;
         let file = to.join(below);
-        fs::create_dir_all(file.parent().unwrap_or(to)).map_err(other)?;
+        let folder = file.parent().unwrap_or(to);
+        if !folders.contains(folder) {
+            fs::create_dir_all(folder).map_err(other)?;
+            folders.insert(folder.to_owned());
+        }
         fs::write_at(&file, &content, FILE_TIME).map_err(other)?;
         let mode = (entry.header().mode()? & 0o111) | 0o644;
         fs::set_mode(&file, mode).map_err(other)?;
@@ -144,14 +203,13 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let to = folder.path().join("to");
         let file = tar::EntryType::Regular;
-        assert!(
-            unpack(
-                &packed("a-1.0.0/src/lib.rs", file),
-                Path::new("a-1.0.0"),
-                &to
-            )
-            .is_ok()
-        );
+        let room = Room {
+            limit: 0,
+            taken: AtomicU64::new(0),
+        };
+        let stem = Path::new("a-1.0.0");
+        let archive = packed("a-1.0.0/src/lib.rs", file);
+        assert!(unpack(&archive, stem, &to, &room).is_ok());
         assert!(to.join("src/lib.rs").is_file());
         for (name, kind) in [
             ("b-1.0.0/src/lib.rs", file),
@@ -159,7 +217,7 @@ mod tests {
             ("a-1.0.0/link", tar::EntryType::Symlink),
         ] {
             assert!(
-                unpack(&packed(name, kind), Path::new("a-1.0.0"), &to).is_err(),
+                unpack(&packed(name, kind), stem, &to, &room).is_err(),
                 "{name}"
             );
         }

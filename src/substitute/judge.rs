@@ -30,6 +30,17 @@ pub(super) struct Judged {
 impl Judged {
     /// What the user should know.
     pub(super) fn messages(&self, place: &str) -> Vec<String> {
+        // What refers to something refused is no news, and neither is what the
+        // user does not want.
+        self.messages_but(place, &[Objection::Reference, Objection::Runs])
+    }
+
+    /// All there is to know.
+    pub(super) fn all_messages(&self, place: &str) -> Vec<String> {
+        self.messages_but(place, &[])
+    }
+
+    fn messages_but(&self, place: &str, quiet: &[Objection]) -> Vec<String> {
         let mut messages: Vec<String> = self
             .conflicts
             .iter()
@@ -40,14 +51,18 @@ impl Judged {
                 )
             })
             .collect();
-        // What refers to something refused is no news, and neither is what the
-        // user does not want.
-        let quiet = [Objection::Reference, Objection::Runs, Objection::Conflict];
-        let refused = self.refused.iter().filter(|(why, _)| !quiet.contains(why));
+        let is_told = |why: &Objection| *why != Objection::Conflict && !quiet.contains(why);
+        let refused = self.refused.iter().filter(|(why, _)| is_told(why));
         messages.extend(
             refused.map(|(why, count)| format!("{count} outputs of `{place}` are refused: {why}")),
         );
         messages
+    }
+
+    /// All entries that may be used, dependencies first.
+    pub(super) fn into_entries(mut self) -> Vec<Entry> {
+        let order = self.order.iter();
+        order.filter_map(|id| self.accepted.remove(id)).collect()
     }
 
     /// These outputs and all they refer to, as far as the store lacks them,

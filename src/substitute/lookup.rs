@@ -203,12 +203,7 @@ fn merge(into: &mut Document, other: Document, warn: &mut dyn FnMut(&str)) {
             warn(&format!("there are two contents of `{name}` at one place"));
             continue;
         }
-        match (&mut known.signatures, entry.signatures) {
-            (Some(known), Some(more)) => known.merge(more),
-            (known @ None, more) => *known = more,
-            (Some(_), None) => {}
-        }
-        known.provenance = known.provenance.take().or(entry.provenance);
+        known.add(entry.signatures, entry.provenance);
     }
     for (key, naming) in other.namings {
         into.namings.entry(key).or_insert(naming);

@@ -31,11 +31,11 @@ use crate::console::{Progress, chain};
 use crate::digest::{OutputId, UnitKey};
 use crate::environment::Environment;
 use crate::fs;
-use crate::output::{Maker, Output};
+use crate::output::{Maker, Naming, Output};
 use crate::plan::inputs::Inspector;
 use crate::plan::{Context, Offers, Plan, Verdict};
 use crate::store::{Store, StoreError};
-use crate::substituter::{CacheInfo, Document, Substituter, SubstituterError};
+use crate::substituter::{CacheInfo, Document, Entry, Substituter, SubstituterError};
 use cache::LookupCache;
 use fetch::Fetch;
 use judge::{Judged, judge};
@@ -139,6 +139,38 @@ impl Fetched {
         self.outputs += other.outputs;
         self.bytes += other.bytes;
     }
+}
+
+/// Entries of a document that may be used and that the store lacks, dependencies
+/// first, with how Cargo names units, and what is to be said about the others.
+pub(crate) fn judge_all(
+    store: &Store,
+    from: &Substituter,
+    document: Document,
+) -> Result<(Vec<Entry>, Vec<Naming>, Vec<String>)> {
+    let judged = judge(store, from, &Others::none(), document)?;
+    let messages = judged.all_messages(&from.place());
+    let namings = judged.namings.values().cloned().collect();
+    Ok((judged.into_entries(), namings, messages))
+}
+
+/// Fetches entries, which come dependencies first. What fails, and what refers to
+/// it, is left out.
+pub(crate) fn fetch_all(
+    from: &Substituter,
+    store: &Store,
+    entries: &[&Entry],
+    progress: &dyn Progress,
+) -> (Fetched, Vec<SubstituteError>) {
+    let fetch = Fetch {
+        substituter: from,
+        store,
+        progress,
+    };
+    if entries.is_empty() {
+        return (Fetched::default(), Vec::new());
+    }
+    fetch.run(entries)
 }
 
 /// Which units of a plan a substituter is asked for; the second parameter says

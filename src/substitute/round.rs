@@ -32,7 +32,6 @@ impl<'a> Others<'a> {
     }
 
     /// Nobody else.
-    #[cfg(test)]
     pub(super) fn none() -> Self {
         Self(Vec::new())
     }

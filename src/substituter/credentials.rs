@@ -1,5 +1,5 @@
-//! What is shown to a web server to be let in: a bearer token, or what netrc
-//! has for its host.
+//! What is shown to a server to be let in: a bearer token, or what netrc has for
+//! its host, or what `docker login` has kept for a registry.
 
 use std::path::Path;
 
@@ -29,6 +29,26 @@ pub(super) fn authorization(
         "Basic {}",
         STANDARD.encode(format!("{login}:{password}"))
     ))
+}
+
+/// The same for a registry, whose host may have a port: also what `docker login`
+/// has kept, unless it is in another program's keeping.
+pub(super) fn registry(
+    host: &str,
+    settings: &SubstituterSettings,
+    environment: &Environment,
+) -> Option<String> {
+    let name = host.split(':').next().unwrap_or(host);
+    authorization(name, settings, environment).or_else(|| {
+        let folder = match environment.get("DOCKER_CONFIG") {
+            Some(folder) => Path::new(folder).to_owned(),
+            None => Path::new(environment.get("HOME")?).join(".docker"),
+        };
+        let text = fs::read_text(&folder.join("config.json")).ok()?;
+        let config: serde_json::Value = serde_json::from_str(&text).ok()?;
+        let secret = config.get("auths")?.get(host)?.get("auth")?.as_str()?;
+        (!secret.is_empty()).then(|| format!("Basic {secret}"))
+    })
 }
 
 /// Login and password of a host, or else the default ones. Macros end the

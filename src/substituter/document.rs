@@ -176,6 +176,25 @@ impl Document {
         Ok(document)
     }
 
+    /// Adds what another document says. Of two contents of an output, the first
+    /// stays.
+    pub fn add(&mut self, other: &Self) {
+        for (id, entry) in &other.outputs {
+            match self.outputs.get_mut(id) {
+                None => {
+                    self.outputs.insert(*id, entry.clone());
+                }
+                Some(known) if known.output.content_hash() == entry.output.content_hash() => {
+                    known.add(entry.signatures.clone(), entry.provenance.clone());
+                }
+                Some(_other) => {}
+            }
+        }
+        for (key, naming) in &other.namings {
+            self.namings.entry(*key).or_insert_with(|| naming.clone());
+        }
+    }
+
     /// The document's bytes.
     pub fn to_bytes(&self) -> Vec<u8> {
         let entries = self.outputs.values().map(|entry| RawEntry {
@@ -200,6 +219,16 @@ impl Document {
 }
 
 impl Entry {
+    /// Adds what else is said of the same output; provenance that is there stays.
+    pub fn add(&mut self, signatures: Option<Signatures>, provenance: Option<Statement>) {
+        match (&mut self.signatures, signatures) {
+            (Some(known), Some(more)) => known.merge(more),
+            (known @ None, more) => *known = more,
+            (Some(_), None) => {}
+        }
+        self.provenance = self.provenance.take().or(provenance);
+    }
+
     /// Reads an entry as a stranger's: `Err` says why it is not taken.
     fn read(value: Value) -> std::result::Result<Self, String> {
         let raw: RawEntry = serde_json::from_value(value).map_err(|e| format!("an entry: {e}"))?;

@@ -6,23 +6,52 @@ use std::path::{Path, PathBuf};
 use super::web::Url;
 use super::{Result, SubstituterError};
 
-/// A folder, or the URL of one.
+/// A folder, or the URL of one, or what is used like one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Location {
     /// A folder of this machine.
     Folder(PathBuf),
     /// What a web server has; the path ends with a slash.
     Web(Url),
+    /// A bucket or a folder in one: `s3`, `gs` or `az`.
+    Bucket(Url),
+    /// A repository of a registry.
+    Registry(Repository),
+    /// A release of a GitHub repository.
+    Release(ReleaseName),
+}
+
+/// `oci://host/repository`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Repository {
+    /// The registry, with its port if it has one.
+    pub host: String,
+    /// The repository in it.
+    pub name: String,
+}
+
+/// `github:owner/repository@tag`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReleaseName {
+    /// `owner/repository`.
+    pub repository: String,
+    /// The release's tag.
+    pub tag: String,
 }
 
 impl Location {
-    /// Reads `https://…`, `http://…`, `file://…` or a path, which may be
-    /// relative to `base`. Credentials in a URL are refused: URLs are printed.
+    /// Reads a URL of one of the schemes, or a path, which may be relative to
+    /// `base`. Credentials in a URL are refused: URLs are printed.
     pub fn parse(text: &str, base: &Path) -> Result<Self> {
         let refuse = |reason| SubstituterError::Location {
             text: without_credentials(text),
             reason,
         };
+        if let Some(rest) = text.strip_prefix("github:") {
+            return ReleaseName::parse(rest.trim_start_matches('/'))
+                .map(Self::Release)
+                .ok_or_else(|| refuse("write `github:owner/repository@tag`"));
+        }
         let Some((scheme, _)) = text.split_once("://") else {
             if text.is_empty() {
                 return Err(refuse("it is empty"));
@@ -50,7 +79,15 @@ impl Location {
                 }
                 Ok(Self::Web(url))
             }
-            _ => Err(refuse("it is neither `https`, `http`, `file` nor a path")),
+            "s3" | "gs" | "az" if url.host_str().is_some_and(|bucket| !bucket.is_empty()) => {
+                Ok(Self::Bucket(url))
+            }
+            "oci" => Repository::parse(&url)
+                .map(Self::Registry)
+                .ok_or_else(|| refuse("write `oci://host/repository`, in small letters")),
+            _ => Err(refuse(
+                "it is neither `https`, `http`, `file`, `s3`, `gs`, `az`, `oci`, `github` nor a path",
+            )),
         }
     }
 
@@ -59,6 +96,7 @@ impl Location {
         match self {
             Self::Folder(folder) => folder.join(path).display().to_string(),
             Self::Web(url) => format!("{url}{path}"),
+            other => format!("{other}/{path}"),
         }
     }
 }
@@ -67,8 +105,50 @@ impl fmt::Display for Location {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Folder(path) => path.display().fmt(f),
-            Self::Web(url) => f.write_str(url.as_str().trim_end_matches('/')),
+            Self::Web(url) | Self::Bucket(url) => f.write_str(url.as_str().trim_end_matches('/')),
+            Self::Registry(repository) => {
+                write!(f, "oci://{}/{}", repository.host, repository.name)
+            }
+            Self::Release(release) => write!(f, "github:{}@{}", release.repository, release.tag),
         }
+    }
+}
+
+impl Repository {
+    /// The names that the distribution specification of OCI allows.
+    fn parse(url: &Url) -> Option<Self> {
+        let host = url.host_str().filter(|host| !host.is_empty())?;
+        let name = url.path().trim_matches('/');
+        let is_part = |part: &str| {
+            let is_letter = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+            part.starts_with(is_letter)
+                && part.ends_with(is_letter)
+                && part.chars().all(|c| is_letter(c) || "._-".contains(c))
+        };
+        let is_name = name.split('/').all(is_part);
+        let host = match url.port() {
+            Some(port) => format!("{host}:{port}"),
+            None => host.to_owned(),
+        };
+        is_name.then(|| Self {
+            host,
+            name: name.to_owned(),
+        })
+    }
+}
+
+impl ReleaseName {
+    fn parse(text: &str) -> Option<Self> {
+        let (repository, tag) = text.split_once('@')?;
+        let is_part = |part: &str| {
+            let is_letter = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+            !part.is_empty() && part != "." && part != ".." && part.chars().all(is_letter)
+        };
+        let (owner, name) = repository.split_once('/')?;
+        (is_part(owner) && is_part(name) && is_part(tag)).then(|| Self {
+            repository: repository.to_owned(),
+            tag: tag.to_owned(),
+        })
     }
 }
 
@@ -100,6 +180,15 @@ mod tests {
             ("file:///srv/a%20b", "/srv/a b", "/srv/a b/x/y"),
             ("near/here", "/base/near/here", "/base/near/here/x/y"),
             ("/abs", "/abs", "/abs/x/y"),
+            ("s3://bucket", "s3://bucket", "s3://bucket/x/y"),
+            ("az://box/a/", "az://box/a", "az://box/a/x/y"),
+            (
+                "oci://a.org:5000/b/c",
+                "oci://a.org:5000/b/c",
+                "oci://a.org:5000/b/c/x/y",
+            ),
+            ("github:o/r@v1", "github:o/r@v1", "github:o/r@v1/x/y"),
+            ("github://o/r@v1", "github:o/r@v1", "github:o/r@v1/x/y"),
         ] {
             let location = parse(text).unwrap();
             assert_eq!(location.to_string(), printed);
@@ -117,6 +206,14 @@ mod tests {
             "https://a.org/#f",
             "file://host/a",
             "https://user:secret@a.org/b",
+            "s3://",
+            "s3://key:secret@bucket",
+            "oci://a.org",
+            "oci://a.org/Upper",
+            "github:o/r",
+            "github:o@v1",
+            "github:o/r@v/1",
+            "github:../r@v1",
         ] {
             let error = parse(text).unwrap_err().to_string();
             assert!(!error.contains("secret"), "{error}");

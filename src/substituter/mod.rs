@@ -1,5 +1,5 @@
-//! Where outputs are fetched from: folders and web servers with static files,
-//! as `docs/formats/substituter.md` describes them.
+//! Where outputs are fetched from, and published: folders, web servers, buckets,
+//! registries and releases, as `docs/formats/substituter.md` describes them.
 //!
 //! ```text
 //! quickbuild-cache.json
@@ -15,20 +15,27 @@
 //! | [`document`] | what the files say |
 //! | [`archive`] | the files of one output, packed and unpacked |
 //! | [`policy`] | who is believed |
-//! | `folder`, `web` | back ends: bytes, nothing else |
+//! | [`backend`] | what a place can do: read, and perhaps write |
+//! | `folder`, `web`, `objects`, `oci`, `github` | back ends: bytes, nothing else |
+//! | `pieces` | what comes while it is read |
 //! | `credentials` | tokens and netrc |
 //!
 //! Invariants:
 //! * What comes out of [`Substituter::unpack`] is verified: each file has the
 //!   size and the SHA-256 of a manifest.
 //! * No request waits, and no answer grows, without a bound.
-//! * Only `web` names the HTTP client.
+//! * Only `web` names the HTTP client, only `objects` the one of buckets.
 
 pub mod archive;
+pub mod backend;
 mod credentials;
 pub mod document;
 mod folder;
+mod github;
 mod location;
+mod objects;
+mod oci;
+mod pieces;
 pub mod policy;
 mod web;
 
@@ -42,6 +49,7 @@ use crate::environment::Environment;
 use crate::fs::FsError;
 use crate::output::Output;
 
+use backend::{Backend, Writer};
 pub use document::{ArchiveRef, CacheInfo, Document, Entry};
 pub use location::Location;
 pub use policy::{Objection, Policy};
@@ -159,6 +167,28 @@ pub enum SubstituterError {
         /// What happened.
         source: std::io::Error,
     },
+    /// Nothing can be written there.
+    #[error("`{place}` cannot be written to: {reason}")]
+    ReadOnly {
+        /// The substituter.
+        place: String,
+        /// Why.
+        reason: &'static str,
+    },
+    /// Something else is there under the name of what is to be written.
+    #[error("`{url}` has another content, which stays")]
+    Conflict {
+        /// What was to be written.
+        url: String,
+    },
+    /// What was sent is not taken.
+    #[error("`{url}` does not take what was sent: {reason}")]
+    Refused {
+        /// What was to be written.
+        url: String,
+        /// Why.
+        reason: String,
+    },
     /// The HTTP client cannot be made.
     #[error("the HTTP client cannot be started")]
     Client {
@@ -173,23 +203,6 @@ pub enum SubstituterError {
 /// Result of an operation.
 pub type Result<T> = std::result::Result<T, SubstituterError>;
 
-/// Where bytes come from. Nothing here is verified.
-trait Backend: Send + Sync {
-    /// Whole files of at most `limit` bytes, in the order of their paths; `None`
-    /// for what does not exist. The first error ends it.
-    fn get(&self, paths: &[String], limit: u64) -> Result<Vec<Option<Vec<u8>>>>;
-
-    /// Starts reading a file that should have `size` bytes, and that nobody
-    /// wants any more after `until`.
-    fn open(&self, path: &str, size: u64, until: Instant) -> Result<Box<dyn Read + Send>>;
-
-    /// Sends a body and gives the answer; `None` where nobody answers calls.
-    fn post(&self, path: &str, body: Vec<u8>, limit: u64) -> Result<Option<Vec<u8>>>;
-
-    /// Ends what [`open`](Self::open) has begun: readers that wait get an error.
-    fn stop(&self) {}
-}
-
 /// Which documents are asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Question {
@@ -200,6 +213,17 @@ pub enum Question {
 }
 
 impl Question {
+    /// What the document at a path is about, if it is one.
+    pub fn of(path: &str) -> Option<(Self, RecipeHash)> {
+        let (folder, name) = path.split_once('/')?;
+        let recipe = name.strip_suffix(".json.zst")?.parse().ok()?;
+        match folder {
+            "recipes" => Some((Self::Recipes, recipe)),
+            "closures" => Some((Self::Closures, recipe)),
+            _ => None,
+        }
+    }
+
     /// The path of the document about a recipe.
     pub fn path(self, recipe: RecipeHash) -> String {
         match self {
@@ -238,6 +262,17 @@ impl Substituter {
         let backend: Box<dyn Backend> = match &location {
             Location::Folder(path) => Box::new(folder::Folder::new(path.clone())),
             Location::Web(url) => Box::new(web::Web::new(url.clone(), settings, environment)?),
+            Location::Bucket(url) => {
+                Box::new(objects::Objects::new(url.clone(), settings, environment)?)
+            }
+            Location::Registry(registry) => {
+                Box::new(oci::Registry::new(registry.clone(), settings, environment)?)
+            }
+            Location::Release(release) => Box::new(github::Release::new(
+                release.clone(),
+                settings,
+                environment,
+            )?),
         };
         Ok(Self {
             location,
@@ -298,8 +333,23 @@ impl Substituter {
     fn is_own(&self) -> bool {
         match &self.location {
             Location::Folder(path) => folder::is_own(path),
-            Location::Web(_) => false,
+            _ => false,
         }
+    }
+
+    /// What writes there.
+    pub fn writer(&self) -> Result<&dyn Writer> {
+        self.backend
+            .writer()
+            .ok_or_else(|| SubstituterError::ReadOnly {
+                place: self.place(),
+                reason: "nothing can be written to such a place",
+            })
+    }
+
+    /// The place of one of its files, as text for people.
+    pub fn file(&self, path: &str) -> String {
+        self.location.join(path)
     }
 
     /// Documents about recipes, as they lie there; `None` for what is not

@@ -5,6 +5,8 @@
 //! from where it broke off, a few times.
 
 mod download;
+mod exchange;
+mod upload;
 
 use std::io::Read;
 use std::sync::Arc;
@@ -17,10 +19,12 @@ use tokio::runtime::Runtime;
 use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 
-pub(super) use reqwest::Url;
+pub(super) use exchange::{Answer, Body, Call};
+pub(super) use reqwest::{Method, Url};
 
+use super::backend::{Backend, Writer};
 use super::document::INFO;
-use super::{Backend, Result, SubstituterError, credentials};
+use super::{Result, SubstituterError, credentials};
 use crate::config::SubstituterSettings;
 use crate::environment::Environment;
 
@@ -56,9 +60,22 @@ impl Web {
         settings: &SubstituterSettings,
         environment: &Environment,
     ) -> Result<Self> {
+        let host = base.host_str().unwrap_or_default();
+        let authorization = credentials::authorization(host, settings, environment);
+        Self::with(base, authorization, settings, environment)
+    }
+
+    /// One that shows this to be let in, if the way there is safe.
+    pub(super) fn with(
+        base: Url,
+        authorization: Option<String>,
+        settings: &SubstituterSettings,
+        environment: &Environment,
+    ) -> Result<Self> {
         // Whoever was first has installed the same.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let client = client(&base, settings, environment).map_err(client_error)?;
+        let authorization = authorization.filter(|_| is_safe(&base));
+        let client = client(&base, authorization, settings, environment).map_err(client_error)?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .thread_name("substituter")
@@ -84,6 +101,43 @@ impl Web {
                 text: format!("{}{path}", self.base),
                 reason: "it is not a URL",
             })
+    }
+
+    /// The client, for who makes requests of its own.
+    pub(super) fn client(&self) -> Client {
+        self.asker.client.clone()
+    }
+
+    /// Waits for something to be done.
+    pub(super) fn block_on<T>(&self, task: impl Future<Output = T>) -> T {
+        self.runtime().block_on(task)
+    }
+
+    /// Runs something beside the caller.
+    pub(super) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        drop(self.runtime().spawn(task));
+    }
+
+    /// Starts to receive a file, showing `authorization` if there is one.
+    pub(super) fn download(
+        &self,
+        url: Url,
+        authorization: Option<&str>,
+        (size, until): (u64, Instant),
+    ) -> Result<Box<dyn Read + Send>> {
+        let until = tokio::time::Instant::from_std(until);
+        let asker = Arc::clone(&self.asker);
+        let authorization = match authorization {
+            Some(text) => Some(HeaderValue::from_str(text).map_err(client_error)?),
+            None => None,
+        };
+        let wanted = download::Wanted {
+            url,
+            authorization,
+            size,
+            until,
+        };
+        Ok(Box::new(download::start(self.runtime(), asker, wanted)))
     }
 
     /// Waits for documents, however many: not longer than for a few silences.
@@ -115,7 +169,12 @@ fn client_error(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> 
     }
 }
 
-fn is_loopback(url: &Url) -> bool {
+/// Whether nobody in between can read what is sent there.
+pub(super) fn is_safe(url: &Url) -> bool {
+    url.scheme() == "https" || is_loopback(url)
+}
+
+pub(super) fn is_loopback(url: &Url) -> bool {
     match url.host_str() {
         Some("localhost" | "[::1]") => true,
         Some(host) => host
@@ -127,13 +186,12 @@ fn is_loopback(url: &Url) -> bool {
 
 fn client(
     base: &Url,
+    authorization: Option<String>,
     settings: &SubstituterSettings,
     environment: &Environment,
 ) -> std::result::Result<Client, Box<dyn std::error::Error + Send + Sync>> {
     let mut headers = HeaderMap::new();
-    let is_safe = base.scheme() == "https" || is_loopback(base);
-    let host = base.host_str().unwrap_or_default();
-    if is_safe && let Some(value) = credentials::authorization(host, settings, environment) {
+    if let Some(value) = authorization {
         let mut value = HeaderValue::from_str(&value)?;
         value.set_sensitive(true);
         headers.insert(AUTHORIZATION, value);
@@ -204,11 +262,7 @@ impl Backend for Web {
     }
 
     fn open(&self, path: &str, size: u64, until: Instant) -> Result<Box<dyn Read + Send>> {
-        let url = self.url(path)?;
-        let until = tokio::time::Instant::from_std(until);
-        let asker = Arc::clone(&self.asker);
-        let wanted = download::Wanted { url, size, until };
-        Ok(Box::new(download::start(self.runtime(), asker, wanted)))
+        self.download(self.url(path)?, None, (size, until))
     }
 
     fn post(&self, path: &str, body: Vec<u8>, limit: u64) -> Result<Option<Vec<u8>>> {
@@ -223,6 +277,10 @@ impl Backend for Web {
 
     fn stop(&self) {
         self.asker.running.close();
+    }
+
+    fn writer(&self) -> Option<&dyn Writer> {
+        Some(self)
     }
 }
 

@@ -9,7 +9,14 @@ use crate::support::walk;
 
 /// Modules by rank. Siblings may use each other where it says so.
 const RANKS: [&[&str]; 8] = [
-    &["digest", "fs", "console", "environment", "interrupt"],
+    &[
+        "digest",
+        "fs",
+        "console",
+        "environment",
+        "interrupt",
+        "workers",
+    ],
     &["cargo", "config"],
     &["recipe", "output", "trust"],
     &["store", "substituter", "builder"],
@@ -186,6 +193,7 @@ fn only_one_module_knows_the_file_system() {
 fn only_one_module_knows_each_client() {
     for (client, folder) in [
         ("reqwest", "substituter/web"),
+        ("object_store", "substituter/objects"),
         ("bollard", "builder/docker"),
     ] {
         let sources = sources().into_iter();

@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::Value;
 
-use crate::support::{BUILDER, Outcome, Project, TestEnv, builder_image};
+use crate::support::{BUILDER, Outcome, Project, TestEnv, builder_image, programs, skipped};
 
 /// An address at which nothing listens.
 const NO_ENGINE: &str = "unix:///nowhere/docker.sock";
@@ -202,4 +202,76 @@ fn a_wrong_definition_is_named() {
     let env = env.with("DOCKER_HOST", NO_ENGINE);
     let listed = builder(&env, &project, &["list"]).success();
     assert!(listed.stdout.contains("+libpq"), "{listed}");
+}
+
+/// A registry that answers: what it has is pulled and pinned by the digest that
+/// it has there.
+#[test]
+fn an_image_of_a_registry_is_pulled_and_pinned() {
+    let docker = |arguments: &[&str]| {
+        let mut command = std::process::Command::new("docker");
+        command.args(arguments).stdin(std::process::Stdio::null());
+        command
+            .output()
+            .ok()
+            .filter(|output| output.status.success())
+    };
+    if docker(&["info"]).is_none() {
+        skipped("docker", "`docker info` fails");
+        return;
+    }
+    let Some(registry) = programs::registry(false) else {
+        return;
+    };
+    let (env, project) = place();
+    let name = format!("127.0.0.1:{}/tiny/builder:1", registry.port);
+    let tar = env.root().join("image.tar");
+    let mut builder_of = tar::Builder::new(fs::File::create(&tar).unwrap());
+    let mut header = tar::Header::new_ustar();
+    header.set_size(6);
+    header.set_mode(0o644);
+    header.set_cksum();
+    // Of its own, so that nobody else has this image.
+    let content = std::process::id() % 1_000_000;
+    let content = format!("{content:06}");
+    builder_of
+        .append_data(&mut header, "who", content.as_bytes())
+        .unwrap();
+    builder_of.finish().unwrap();
+    let _image = Removed(name.clone());
+    assert!(docker(&["import", tar.to_str().unwrap(), &name]).is_some());
+    assert!(docker(&["push", &name]).is_some());
+    assert!(docker(&["rmi", &name]).is_some());
+    assert!(docker(&["image", "inspect", &name]).is_none());
+
+    let pinned = builder(&env, &project, &["pin", BUILDER, &name]).success();
+    let pinned = pinned.stdout.trim();
+    let config = fs::read_to_string(project.path("quickbuild.toml")).unwrap();
+    assert_eq!(
+        config,
+        format!("[builders.\"{BUILDER}\"]\nimage = \"{pinned}\"\n")
+    );
+    // The digest is that of a manifest that the registry has.
+    let hash = digest(pinned).strip_prefix("sha256:").unwrap();
+    assert_eq!(pinned, format!("{name}@sha256:{hash}"));
+    let blobs = registry.folder().join("blobs/docker/registry/v2");
+    let manifest = blobs.join(format!("blobs/sha256/{}/{hash}/data", &hash[..2]));
+    let manifest: Value = serde_json::from_slice(&fs::read(manifest).unwrap()).unwrap();
+    assert_eq!(manifest["schemaVersion"], 2);
+    let tagged = blobs.join("repositories/tiny/builder/_manifests/tags/1/current/link");
+    assert_eq!(fs::read_to_string(tagged).unwrap(), digest(pinned));
+    // It is the pinned one, and not what its definition says.
+    let checked = builder(&env, &project, &["check", BUILDER]);
+    assert_eq!(checked.code, Some(1), "{checked}");
+    assert!(!checked.stdout.contains("not the pinned"), "{checked}");
+}
+
+/// An image that is taken out of the engine, whatever happens.
+struct Removed(String);
+
+impl Drop for Removed {
+    fn drop(&mut self) {
+        let mut command = std::process::Command::new("docker");
+        let _ = command.args(["rmi", "--force", &self.0]).output();
+    }
 }

@@ -20,9 +20,9 @@ const STORE: &str = "quickbuild.store";
 const OWNER: &str = "quickbuild.owner";
 
 /// The labels of all that belongs to a task of this process.
-pub(super) fn labels(task: &Task<'_>) -> HashMap<String, String> {
+pub(super) fn labels(task: &Task) -> HashMap<String, String> {
     HashMap::from([
-        (TASK.to_owned(), task.name.to_owned()),
+        (TASK.to_owned(), task.name.clone()),
         (STORE.to_owned(), task.store.display().to_string()),
         (OWNER.to_owned(), owner().unwrap_or_default()),
     ])

@@ -4,6 +4,8 @@
 //! |---|---|
 //! | `images` | which images there are, and loading one |
 //! | `run` | one task in one container |
+//! | `files` | files into a task's volumes, and out of them |
+//! | `memory` | whether a task's files fit into memory |
 //! | `pipe` | between threads and streams |
 //! | `leftovers` | what killed processes left |
 //! | `probe` | asking an image what is in it |
@@ -11,8 +13,10 @@
 //! The API is asynchronous; here is its one runtime, and everything above is
 //! not.
 
+mod files;
 mod images;
 mod leftovers;
+mod memory;
 mod pipe;
 mod probe;
 mod run;

@@ -1,49 +1,73 @@
-//! One task in one container.
+//! One task in one container, after another one has prepared its files.
 //!
 //! Two volumes hold what the task sees: one with its files, mounted read-only,
 //! and one to work in. Both are filled and read through the engine's archive
 //! calls, so the engine may run on another machine, and no folder of this one
 //! is ever visible inside.
+//!
+//! Starting a container takes a while, so both are started at once; each then
+//! waits for the word [`GO`], and the second gets it when the first has ended.
+//! All but that is done beside what this machine does to find out what is to be
+//! built:
+//!
+//! ```text
+//! engine  containers │ first files │ go: prepare ┤ the rest │ go: command │ end
+//! here    ────────────── what is to be built? ───►
+//! ```
 
 use std::collections::HashMap;
-use std::io;
-use std::path::{Path, PathBuf};
-use std::sync::mpsc as blocking;
+use std::fmt::Debug;
+use std::future::Future;
+use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use bollard::body_try_stream;
-use bollard::container::LogOutput;
+use bollard::container::{AttachContainerResults, LogOutput};
 use bollard::models::{
     ContainerCreateBody, ContainerState, HostConfig, HostConfigLogConfig, Mount, MountType,
     MountVolumeOptions, ResourcesUlimits, VolumeCreateRequest,
 };
 use bollard::query_parameters::{
-    AttachContainerOptionsBuilder, CreateContainerOptionsBuilder,
-    DownloadFromContainerOptionsBuilder, RemoveContainerOptionsBuilder, RemoveVolumeOptions,
-    StartContainerOptions, UploadToContainerOptionsBuilder, WaitContainerOptions,
+    AttachContainerOptionsBuilder, CreateContainerOptionsBuilder, RemoveContainerOptionsBuilder,
+    RemoveVolumeOptions, StartContainerOptions, WaitContainerOptions,
 };
-use bytes::BytesMut;
-use futures_util::{StreamExt as _, stream};
-use tokio::sync::mpsc;
+use futures_util::StreamExt as _;
+use futures_util::future::join_all;
+use tokio::io::AsyncWriteExt as _;
 
 use super::leftovers::labels;
-use super::pipe::{Reading, Writing};
+use super::memory::in_memory_of;
 use super::{Engine, Image, engine_error, is_absent};
-use crate::builder::archive::{self, Part};
+use crate::builder::archive::Part;
 use crate::builder::unique_name;
 use crate::builder::{
-    BUILDER_ID, Builder, BuilderError, ROOT, Result, Said, Stream, Task, Watcher,
+    BUILDER_ID, Begun, Builder, BuilderError, IsCancelled, Load, ROOT, Result, Said, Stream, Task,
+    Watcher,
 };
-use crate::fs;
 use crate::output::Maker;
+
+/// The volumes, and to whom what is in them belongs.
+pub(super) const PARTS: [Part; 2] = [
+    Part {
+        folder: "in",
+        owner: 0,
+    },
+    Part {
+        folder: "work",
+        owner: BUILDER_ID,
+    },
+];
 
 /// Files that a process may have open, and processes of the user: the same on
 /// every engine, and no more than any engine may give.
 const FILES: i64 = 16_384;
 
-/// Bytes of what is brought back that go from thread to thread at once.
-const GATHERED: usize = 1 << 20;
+/// The word that a container waits for, a line on its standard input.
+const GO: &str = "go\n";
+
+/// How it waits: what it runs may not be there before. Where the input ends
+/// without the word, whoever has started it is gone.
+const WAIT: &str = r#"read -r word && [ "$word" = go ] && exec "$@""#;
 
 /// How often a task's time and its being cancelled are looked at.
 const TICK: Duration = Duration::from_millis(100);
@@ -91,7 +115,11 @@ impl Builder for Container<'_> {
         Path::new(ROOT)
     }
 
-    fn run(&self, task: &Task<'_>, watcher: &mut dyn Watcher) -> Result<i64> {
+    fn begin<'a>(
+        &'a self,
+        task: &'a Task,
+        is_cancelled: IsCancelled<'_>,
+    ) -> Result<Box<dyn Begun + 'a>> {
         let run = Run {
             engine: self.engine,
             image: &self.image,
@@ -99,7 +127,7 @@ impl Builder for Container<'_> {
             name: unique_name(),
         };
         self.left().push(run.name.clone());
-        run.whole(watcher)
+        Ok(Box::new(run.begin(is_cancelled)?))
     }
 
     fn tidy(&self) {
@@ -118,42 +146,81 @@ impl Container<'_> {
 }
 
 /// A task on its way.
-struct Run<'a> {
-    engine: &'a Engine,
+pub(super) struct Run<'a> {
+    pub(super) engine: &'a Engine,
     image: &'a Image,
-    task: &'a Task<'a>,
+    task: &'a Task,
     /// Of the container and, with an ending, of its volumes.
-    name: String,
+    pub(super) name: String,
 }
 
-impl Run<'_> {
-    fn whole(&self, watcher: &mut dyn Watcher) -> Result<i64> {
-        for folder in ["in", "work"] {
-            let request = VolumeCreateRequest {
-                name: Some(volume(&self.name, folder)),
-                labels: Some(labels(self.task)),
-                ..VolumeCreateRequest::default()
-            };
-            let made = self.engine.client.create_volume(request);
-            self.engine.ask("make a volume", made)?;
-        }
-        self.fill(watcher)?;
-        self.create(&self.name, self.sealed(Step::Building))?;
-        let code = self.follow(&self.name, watcher)?;
+/// A task whose container waits for its word.
+struct Waiting<'a> {
+    run: Run<'a>,
+    building: Attached,
+}
+
+/// A container that was started.
+#[derive(Debug)]
+struct Attached {
+    container: String,
+    streams: AttachContainerResults,
+}
+
+impl Begun for Waiting<'_> {
+    fn run(self: Box<Self>, load: &Load<'_>, watcher: &mut dyn Watcher) -> Result<i64> {
+        let Self { run, building } = *self;
+        run.upload(load.files)?;
+        let code = run.follow(building, watcher)?;
         if code == 0 {
-            let folder = self.folder("work");
-            match folder.map(|folder| archive::take(&folder.join("out"), self.task.output)) {
-                Some(Ok(())) => {}
-                // Files may be out of reach one by one, as a rootless engine's are.
-                None | Some(Err(BuilderError::File(_))) => {
-                    fs::remove_dir_all(self.task.output)?;
-                    fs::create_dir_all(self.task.output)?;
-                    self.bring_back()?;
-                }
-                Some(refused) => refused?,
-            }
+            run.bring(load.output)?;
         }
         Ok(code)
+    }
+}
+
+impl<'a> Run<'a> {
+    fn begin(self, is_cancelled: IsCancelled<'_>) -> Result<Waiting<'a>> {
+        self.make_volumes()?;
+        let steps = [Step::Preparing, Step::Building];
+        self.engine.all(steps.map(|step| self.create(step)))?;
+        // The second keeps a volume in memory from the beginning to the end.
+        let [preparing, building] = self.engine.all(steps.map(|step| self.start(step)))?;
+        self.upload(&self.task.first)?;
+        let mut said = Said::new(is_cancelled);
+        if self.follow(preparing, &mut said)? != 0 {
+            return Err(BuilderError::Prepare(said.text));
+        }
+        Ok(Waiting {
+            run: self,
+            building,
+        })
+    }
+
+    fn make_volumes(&self) -> Result<()> {
+        let in_memory = self.engine.room_in_memory(self.task)?;
+        let volumes = PARTS.map(|part| {
+            let options = in_memory.filter(|_| part.folder == "in").map(in_memory_of);
+            let request = VolumeCreateRequest {
+                name: Some(volume(&self.name, part.folder)),
+                labels: Some(labels(self.task)),
+                driver_opts: options,
+                ..VolumeCreateRequest::default()
+            };
+            async {
+                let made = self.engine.client.create_volume(request).await;
+                made.map(drop).map_err(engine_error("make a volume"))
+            }
+        });
+        self.engine.all(volumes).map(drop)
+    }
+
+    /// The container of a step.
+    pub(super) fn container(&self, step: Step) -> String {
+        match step {
+            Step::Preparing => loader(&self.name),
+            Step::Building => self.name.clone(),
+        }
     }
 
     fn mounts(&self, of_files: Access) -> Vec<Mount> {
@@ -171,10 +238,13 @@ impl Run<'_> {
         vec![mount("in", of_files), mount("work", Access::Writing)]
     }
 
-    fn create(&self, name: &str, body: ContainerCreateBody) -> Result<()> {
-        let options = CreateContainerOptionsBuilder::default().name(name).build();
+    async fn create(&self, step: Step) -> Result<()> {
+        let options = CreateContainerOptionsBuilder::default()
+            .name(&self.container(step))
+            .build();
+        let body = self.sealed(step);
         let created = self.engine.client.create_container(Some(options), body);
-        match self.engine.runtime.block_on(created) {
+        match created.await {
             Ok(_) => Ok(()),
             Err(error) if is_absent(&error) => Err(BuilderError::NoImage {
                 image: self.image.id.clone(),
@@ -183,63 +253,23 @@ impl Run<'_> {
         }
     }
 
-    /// Puts the task's files into the volumes, through a container of its own:
-    /// where a volume is mounted read-only the engine puts nothing, and what
-    /// prepares the files writes there, too.
-    fn fill(&self, watcher: &dyn Watcher) -> Result<()> {
-        let loader = loader(&self.name);
-        self.create(&loader, self.sealed(Step::Preparing))?;
-        let parts = [("in", 0), ("work", BUILDER_ID)];
-        for (folder, owner) in parts {
-            self.upload(&loader, Part { folder, owner })?;
-        }
-        if !self.task.prepare.is_empty() {
-            let mut said = Said::new(watcher);
-            if self.follow(&loader, &mut said)? != 0 {
-                return Err(BuilderError::Prepare(said.text));
-            }
-        }
-        let removed = self.engine.client.remove_container(&loader, None);
-        self.engine.ask("remove a container", removed)
-    }
-
-    /// Fills one volume. By its own path: what is given to a folder above, some
-    /// engines put beside the volume.
-    fn upload(&self, loader: &str, part: Part) -> Result<()> {
-        let path = format!("{ROOT}/{}", part.folder);
-        let (sender, receiver) = mpsc::channel(64);
-        std::thread::scope(|scope| {
-            let writer =
-                scope.spawn(move || archive::write(Writing(sender), self.task.files, part));
-            let pieces = stream::unfold(receiver, |mut receiver| async {
-                receiver.recv().await.map(|piece| (piece, receiver))
-            });
-            let options = UploadToContainerOptionsBuilder::default()
-                .path(&path)
-                .build();
-            let client = &self.engine.client;
-            let upload = client.upload_to_container(loader, Some(options), body_try_stream(pieces));
-            let uploaded = self.engine.ask("take the task's files", upload);
-            // A file that cannot be read is the cause of an upload that fails.
-            writer.join().map_err(|_panic| BuilderError::Panic)??;
-            uploaded
-        })
-    }
-
     /// The container of a step: no network, no capabilities, nothing to write to
     /// but its volumes and `/tmp`. Nothing of a package runs while files are
     /// prepared, by whom they belong to.
     fn sealed(&self, step: Step) -> ContainerCreateBody {
         let (command, user, access) = match step {
-            Step::Preparing => (self.task.prepare, 0, Access::Writing),
-            Step::Building => (self.task.command, BUILDER_ID, Access::Reading),
+            Step::Preparing => (&self.task.prepare, 0, Access::Writing),
+            Step::Building => (&self.task.command, BUILDER_ID, Access::Reading),
         };
+        let words = ["sh", "-c", WAIT, "sh"].map(str::to_owned);
+        let words = words.iter();
         let limits = self.task.limits;
         let number = |limit: u64| i64::try_from(limit).ok().filter(|&limit| limit > 0);
         let variables = self.task.environment.iter();
         ContainerCreateBody {
             image: Some(self.image.id.clone()),
-            cmd: Some(command.to_vec()),
+            entrypoint: Some(Vec::new()),
+            cmd: Some(words.chain(command).cloned().collect()),
             env: Some(
                 variables
                     .map(|(name, value)| format!("{name}={value}"))
@@ -248,6 +278,9 @@ impl Run<'_> {
             hostname: Some("builder".to_owned()),
             user: Some(format!("{user}:{user}")),
             working_dir: Some(format!("{ROOT}/work")),
+            open_stdin: Some(true),
+            stdin_once: Some(true), // ends when this process does
+            attach_stdin: Some(true),
             attach_stdout: Some(true),
             attach_stderr: Some(true),
             labels: Some(labels(self.task)),
@@ -282,22 +315,41 @@ impl Run<'_> {
         }
     }
 
-    /// Starts the command, hands on what it says, and waits for its end.
-    fn follow(&self, container: &str, watcher: &mut dyn Watcher) -> Result<i64> {
+    /// Starts a container, whose command waits.
+    async fn start(&self, step: Step) -> Result<Attached> {
         let Engine { client, .. } = self.engine;
+        let container = self.container(step);
         let options = AttachContainerOptionsBuilder::default()
             .stream(true)
+            .stdin(true)
             .stdout(true)
             .stderr(true)
             .build();
-        let attached = client.attach_container(container, Some(options));
-        let attached = self.engine.ask("attach to the container", attached)?;
-        let started = client.start_container(container, None::<StartContainerOptions>);
-        self.engine.ask("start the container", started)?;
+        let attached = client.attach_container(&container, Some(options)).await;
+        let streams = attached.map_err(engine_error("attach to the container"))?;
+        let options = None::<StartContainerOptions>;
+        let started = client.start_container(&container, options).await;
+        started.map_err(engine_error("start the container"))?;
+        Ok(Attached { container, streams })
+    }
+
+    /// Gives a command its word, hands on what it says, and waits for its end.
+    fn follow(&self, attached: Attached, watcher: &mut dyn Watcher) -> Result<i64> {
+        let Attached { container, streams } = attached;
+        let AttachContainerResults {
+            mut output,
+            mut input,
+        } = streams;
+        let container = container.as_str();
+        let go = async {
+            input.write_all(GO.as_bytes()).await?;
+            input.flush().await
+        };
+        // One that has ended already has said why.
+        let _ = self.engine.runtime.block_on(go);
 
         let limit = self.task.limits.time;
         let deadline = Instant::now() + limit;
-        let mut output = attached.output;
         let mut lines = Lines::default();
         loop {
             let next = async { tokio::time::timeout(TICK, output.next()).await };
@@ -357,53 +409,6 @@ impl Run<'_> {
         let inspected = self.engine.client.inspect_container(container, None);
         self.engine.runtime.block_on(inspected).ok()?.state
     }
-
-    /// Where a volume's files are, if the engine runs on this machine and this
-    /// process may look there. Each volume's name was made up for this task, so
-    /// a folder of that name is its.
-    fn folder(&self, folder: &str) -> Option<PathBuf> {
-        let name = volume(&self.name, folder);
-        let inspected = self.engine.client.inspect_volume(&name);
-        let mountpoint = self.engine.runtime.block_on(inspected).ok()?.mountpoint;
-        let found = PathBuf::from(mountpoint);
-        let is_its = found.iter().any(|part| part == name.as_str());
-        (is_its && fs::list(&found).is_ok_and(|files| !files.is_empty())).then_some(found)
-    }
-
-    /// Unpacks what the command left.
-    fn bring_back(&self) -> Result<()> {
-        let options = DownloadFromContainerOptionsBuilder::default()
-            .path(&format!("{ROOT}/work/out"))
-            .build();
-        let client = &self.engine.client;
-        let mut pieces = client.download_from_container(&self.name, Some(options));
-        let (sender, receiver) = blocking::sync_channel(16);
-        std::thread::scope(|scope| {
-            let reader = scope.spawn(|| archive::read(Reading::new(receiver), self.task.output));
-            let download = async {
-                // Gathered, or the two threads would wake each other for each.
-                let mut gathered = BytesMut::with_capacity(GATHERED);
-                while let Some(piece) = pieces.next().await {
-                    gathered.extend_from_slice(&piece?);
-                    if gathered.len() >= GATHERED
-                        && sender.send(Ok(gathered.split().freeze())).is_err()
-                    {
-                        return Ok(()); // the reader has found fault with it
-                    }
-                }
-                let _ = sender.send(Ok(gathered.freeze())); // likewise
-                Ok(())
-            };
-            let downloaded = self.engine.ask("give back what the command left", download);
-            if downloaded.is_err() {
-                // Not an end that looks like a whole archive's.
-                let _ = sender.send(Err(io::ErrorKind::UnexpectedEof.into()));
-            }
-            drop(sender);
-            let read = reader.join().map_err(|_panic| BuilderError::Panic)?;
-            downloaded.and(read)
-        })
-    }
 }
 
 impl Engine {
@@ -413,23 +418,32 @@ impl Engine {
             .force(true)
             .v(true)
             .build();
-        for container in [loader(name), name.to_owned()] {
-            let removed = self
-                .client
-                .remove_container(&container, Some(force.clone()));
-            let _ = self.runtime.block_on(removed); // most are gone already
-        }
-        for folder in ["in", "work"] {
-            let volume = volume(name, folder);
-            let removed = self
-                .client
-                .remove_volume(&volume, None::<RemoveVolumeOptions>);
-            let _ = self.runtime.block_on(removed); // where it fails, the next task sweeps
-        }
+        // What fails is gone already, or the next task sweeps it.
+        let containers = [loader(name), name.to_owned()].map(|container| {
+            let force = Some(force.clone());
+            async move { self.client.remove_container(&container, force).await }
+        });
+        let _ = self.runtime.block_on(join_all(containers));
+        let volumes = PARTS.map(|part| {
+            let (name, options) = (volume(name, part.folder), None::<RemoveVolumeOptions>);
+            async move { self.client.remove_volume(&name, options).await }
+        });
+        let _ = self.runtime.block_on(join_all(volumes));
+    }
+
+    /// Waits for answers that are asked for at once, of all even if one is an
+    /// error: what it was about may exist all the same.
+    fn all<T: Debug, const N: usize>(
+        &self,
+        answers: [impl Future<Output = Result<T>>; N],
+    ) -> Result<[T; N]> {
+        let answers = self.runtime.block_on(join_all(answers));
+        let answers: Vec<T> = answers.into_iter().collect::<Result<_>>()?;
+        Ok(answers.try_into().expect("each gives one answer"))
     }
 }
 
-fn volume(name: &str, folder: &str) -> String {
+pub(super) fn volume(name: &str, folder: &str) -> String {
     format!("{name}-{folder}")
 }
 
@@ -448,7 +462,7 @@ fn rlimit(name: &str, value: i64) -> ResourcesUlimits {
 
 /// What a container is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Step {
+pub(super) enum Step {
     Preparing,
     Building,
 }

@@ -1,36 +1,26 @@
 //! An archive that comes while somebody reads it.
 
-use std::io::{self, Read};
 use std::pin::pin;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use futures_util::future::{Either, select};
-use reqwest::header::{CONTENT_RANGE, RANGE};
+use reqwest::header::{AUTHORIZATION, CONTENT_RANGE, HeaderValue, RANGE};
 use reqwest::{Response, StatusCode, Url};
 use tokio::runtime::Runtime;
-use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::{Asker, Attempt, Pace, back_off, slow};
+use crate::substituter::pieces::{PieceSender, Pieces, pieces};
 use crate::substituter::{Result, SubstituterError};
 
-/// Pieces that wait for the reader.
-const AHEAD: usize = 16;
 /// How often the rest is asked for.
 const PARTS: u32 = 6;
-
-type Piece = Result<Bytes>;
-
-/// Reads what a task of the runtime receives.
-pub(super) struct Download {
-    pieces: Receiver<Piece>,
-    current: Bytes,
-}
 
 /// What is to be received.
 pub(super) struct Wanted {
     pub(super) url: Url,
+    /// What is shown to be let in, beyond what is always shown.
+    pub(super) authorization: Option<HeaderValue>,
     /// Bytes that it should have.
     pub(super) size: u64,
     /// When it is of no use any more.
@@ -38,49 +28,31 @@ pub(super) struct Wanted {
 }
 
 /// Begins to receive a file.
-pub(super) fn start(runtime: &Runtime, asker: Arc<Asker>, wanted: Wanted) -> Download {
-    let (to, pieces) = channel(AHEAD);
+pub(super) fn start(runtime: &Runtime, asker: Arc<Asker>, wanted: Wanted) -> Pieces {
+    let (to, pieces) = pieces();
     runtime.spawn(async move {
-        let Wanted { url, size, until } = wanted;
-        let receiving = pin!(timeout_at(until, receive(&asker, &url, size, &to)));
+        let receiving = pin!(timeout_at(wanted.until, receive(&asker, &wanted, &to)));
         // There never is a permit, so this waits until it is closed.
         let stopped = pin!(asker.running.acquire());
         let received = match select(receiving, stopped).await {
             Either::Left((received, _)) => received,
-            Either::Right(_) => Ok(Err(slow(&url))),
+            Either::Right(_) => Ok(Err(slow(&wanted.url))),
         };
-        if let Err(error) = received.unwrap_or_else(|_elapsed| Err(slow(&url))) {
+        if let Err(error) = received.unwrap_or_else(|_elapsed| Err(slow(&wanted.url))) {
             let _ = to.send(Err(error)).await; // nobody may be reading any more
         }
     });
-    Download {
-        pieces,
-        current: Bytes::new(),
-    }
-}
-
-impl Read for Download {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        while self.current.is_empty() {
-            match self.pieces.blocking_recv() {
-                None => return Ok(0),
-                Some(Ok(piece)) => self.current = piece,
-                Some(Err(error)) => return Err(io::Error::other(error)),
-            }
-        }
-        let count = buffer.len().min(self.current.len());
-        buffer[..count].copy_from_slice(&self.current.split_to(count));
-        Ok(count)
-    }
+    pieces
 }
 
 /// Receives all parts of a file.
-async fn receive(asker: &Asker, url: &Url, size: u64, to: &Sender<Piece>) -> Result<()> {
+async fn receive(asker: &Asker, wanted: &Wanted, to: &PieceSender) -> Result<()> {
+    let size = wanted.size;
     let mut received = 0;
     let mut part = 0;
     loop {
         part += 1;
-        let broken = match receive_part(asker, url, &mut received, to).await? {
+        let broken = match receive_part(asker, wanted, &mut received, to).await? {
             // A whole body that is too short, or an empty file.
             None if received >= size || part == PARTS => return Ok(()),
             None => None,
@@ -100,11 +72,15 @@ type Broken = (SubstituterError, Option<std::time::Duration>);
 /// it, if that may go better next time.
 async fn receive_part(
     asker: &Asker,
-    url: &Url,
+    wanted: &Wanted,
     received: &mut u64,
-    to: &Sender<Piece>,
+    to: &PieceSender,
 ) -> Result<Option<Broken>> {
+    let url = &wanted.url;
     let mut request = asker.client.get(url.clone());
+    if let Some(authorization) = &wanted.authorization {
+        request = request.header(AUTHORIZATION, authorization);
+    }
     if *received > 0 {
         request = request.header(RANGE, format!("bytes={received}-"));
     }

@@ -1,6 +1,15 @@
-//! Build scripts that want more than they may have.
+//! Build scripts that want more than they may have, archives and images that are
+//! not what they should be.
 
-use super::{assert_failed, assert_nothing_left, project_with_script, with_builder};
+use std::io::Write as _;
+use std::process::{Command, Stdio};
+
+use quickbuild::digest::ContentHash;
+
+use super::{
+    assert_failed, assert_nothing_left, limit, project_with_package, project_with_script,
+    with_builder,
+};
 
 /// Tries what a builder must not allow, and leaves what came of it.
 const CURIOUS: &str = r#"
@@ -107,6 +116,19 @@ fn a_script_that_fills_the_disk_is_stopped() {
     );
 }
 
+/// Before anything of a package runs.
+#[test]
+fn an_archive_that_holds_too_much_is_refused() {
+    let Some(env) = with_builder() else { return };
+    limit(&env, "disk = \"20MB\"");
+    let zeros = "0".repeat(30 << 20);
+    let files = [("src/lib.rs", ""), ("zeros.txt", zeros.as_str())];
+    let project = project_with_package(&env, "swelling", &files);
+    let outcome = env.quickbuild(&project, &["realise", "--builder", "docker"]);
+    let reason = "the unpacked packages have more than 20000000 bytes";
+    assert_failed(&env, &project, outcome, reason);
+}
+
 #[test]
 fn a_script_that_fails_is_quoted_and_logged() {
     let Some(env) = with_builder() else { return };
@@ -139,6 +161,70 @@ fn an_archive_with_another_checksum_is_refused() {
     assert_nothing_left(&env);
 }
 
+/// The engine itself says what the image is for.
+#[test]
+fn an_image_of_another_architecture_is_refused() {
+    let Some(env) = with_builder() else { return };
+    let image = foreign_image();
+    let config = env.root().join("quickbuild.toml");
+    let text = std::fs::read_to_string(&config).unwrap();
+    let (before, _) = text.split_once("image = ").unwrap();
+    std::fs::write(&config, format!("{before}image = \"{image}\"\n")).unwrap();
+    let project = env.project("tiny");
+    let outcome = env.quickbuild(&project, &["realise", "--builder", "docker"]);
+    let (name, _) = image.split_once('@').unwrap();
+    docker(&["image", "rm", name], &[]);
+    assert_eq!(outcome.code, Some(3), "{outcome}");
+    let reason = format!("the image `{name}` is for `s390x`, and the engine runs");
+    assert!(outcome.stderr.contains(&reason), "{outcome}");
+    assert_nothing_left(&env);
+}
+
+/// Loads an image that is for no machine that tests run on, and pins it.
+fn foreign_image() -> String {
+    let name = format!("quickbuild-test:foreign-{}", std::process::id());
+    let mut layer = tar::Builder::new(Vec::new());
+    append(&mut layer, "nothing", b"");
+    let layer = layer.into_inner().unwrap();
+    let config = serde_json::json!({
+        "architecture": "s390x", "os": "linux", "config": {},
+        "rootfs": { "type": "layers", "diff_ids": [format!("sha256:{}", ContentHash::of(&layer))] },
+    });
+    let config = config.to_string();
+    let manifest = serde_json::json!([
+        { "Config": "config.json", "RepoTags": [name], "Layers": ["layer.tar"] }
+    ]);
+    let mut archive = tar::Builder::new(Vec::new());
+    append(
+        &mut archive,
+        "manifest.json",
+        manifest.to_string().as_bytes(),
+    );
+    append(&mut archive, "config.json", config.as_bytes());
+    append(&mut archive, "layer.tar", &layer);
+    docker(&["load", "--quiet"], &archive.into_inner().unwrap());
+    format!("{name}@sha256:{}", ContentHash::of(config.as_bytes()))
+}
+
+fn append(archive: &mut tar::Builder<Vec<u8>>, name: &str, content: &[u8]) {
+    let mut header = tar::Header::new_gnu();
+    header.set_mode(0o644);
+    header.set_size(content.len() as u64);
+    archive.append_data(&mut header, name, content).unwrap();
+}
+
+#[track_caller]
+fn docker(arguments: &[&str], input: &[u8]) {
+    let mut docker = Command::new("docker");
+    docker
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null());
+    let mut child = docker.spawn().unwrap();
+    child.stdin.take().unwrap().write_all(input).unwrap();
+    assert!(child.wait().unwrap().success(), "{docker:?}");
+}
+
 #[test]
 fn an_image_with_another_digest_is_refused() {
     let Some(env) = with_builder() else { return };
@@ -156,11 +242,4 @@ fn an_image_with_another_digest_is_refused() {
     assert_eq!(outcome.code, Some(3), "{outcome}");
     assert!(outcome.stderr.contains("not the pinned"), "{outcome}");
     assert_nothing_left(&env);
-}
-
-/// Adds lines to the builder's settings.
-fn limit(env: &crate::support::TestEnv, lines: &str) {
-    let config = env.root().join("quickbuild.toml");
-    let text = std::fs::read_to_string(&config).unwrap();
-    std::fs::write(&config, format!("{text}{lines}\n")).unwrap();
 }

@@ -1,14 +1,11 @@
 //! Realisations that are cancelled or killed, and engines that go away.
 
-use std::io::{Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
-use std::os::unix::net::UnixStream;
 use std::process::{Child, Command};
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use super::relay::Relay;
 use super::{assert_nothing_left, listed, project_with_script, with_builder};
-use crate::support::{Project, TestEnv};
+use crate::support::{Mount, Project, TestEnv};
 
 const SLEEPY: &str = r#"fn main() { std::thread::sleep(std::time::Duration::from_secs(300)); }"#;
 
@@ -68,7 +65,7 @@ fn what_a_killed_realisation_left_is_removed_by_the_next() {
 fn an_engine_that_goes_away_is_an_error_and_swept_later() {
     let Some(env) = with_builder() else { return };
     let relay = Relay::start();
-    let through = env.with("DOCKER_HOST", format!("tcp://{}", relay.address));
+    let through = env.with("DOCKER_HOST", relay.host());
     let project = project_with_script(&through, "sleepy", SLEEPY);
     let child = started(&through, &project);
     relay.cut();
@@ -81,6 +78,29 @@ fn an_engine_that_goes_away_is_an_error_and_swept_later() {
         .quickbuild(&plain, &["realise", "--builder", "docker"])
         .success();
     assert_nothing_left(&env);
+}
+
+/// Wherever it is in what it does when the room is used up.
+#[test]
+fn a_store_without_room_is_a_clear_error_and_nothing_is_left() {
+    let Some(env) = with_builder() else { return };
+    for size in ["64k", "400k"] {
+        let Some(disk) = Mount::new(env.root().join(format!("disk-{size}")), size) else {
+            return;
+        };
+        let env = env.with_store(&disk.path().join("store"));
+        let project = env.project("workspace");
+        let command = ["realise", "--builder", "docker", "--", "--workspace"];
+        let outcome = env.quickbuild(&project, &command);
+        assert_eq!(outcome.code, Some(3), "{size}: {outcome}");
+        assert!(
+            outcome.stderr.contains("No space left"),
+            "{size}: {outcome}"
+        );
+        assert_nothing_left(&env);
+        let paths = std::fs::read_dir(env.store().join("paths"));
+        assert_eq!(paths.map_or(0, Iterator::count), 0, "{size}");
+    }
 }
 
 #[test]
@@ -101,48 +121,4 @@ fn without_an_engine_the_error_says_so_and_nothing_is_built() {
         "{outcome}"
     );
     assert!(outcome.stdout.contains("0 units without"), "{outcome}");
-}
-
-/// Hands connections on to the engine's socket, until it is cut.
-struct Relay {
-    address: String,
-    open: Arc<Mutex<Option<Vec<TcpStream>>>>,
-}
-
-impl Relay {
-    fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap().to_string();
-        let open = Arc::new(Mutex::new(Some(Vec::new())));
-        let shared = Arc::clone(&open);
-        std::thread::spawn(move || {
-            for client in listener.incoming().map_while(Result::ok) {
-                let mut open = shared.lock().unwrap();
-                let Some(open) = open.as_mut() else { continue };
-                let engine = UnixStream::connect("/var/run/docker.sock").unwrap();
-                open.push(client.try_clone().unwrap());
-                let (mut up, mut back) = (client.try_clone().unwrap(), client);
-                let (mut to, mut from) = (engine.try_clone().unwrap(), engine);
-                std::thread::spawn(move || {
-                    copy(&mut up, &mut to);
-                    let _ = to.shutdown(Shutdown::Write);
-                });
-                std::thread::spawn(move || {
-                    copy(&mut from, &mut back);
-                    let _ = back.shutdown(Shutdown::Write);
-                });
-            }
-        });
-        Self { address, open }
-    }
-
-    fn cut(&self) {
-        for client in self.open.lock().unwrap().take().unwrap_or_default() {
-            let _ = client.shutdown(Shutdown::Both);
-        }
-    }
-}
-
-fn copy(from: &mut impl Read, to: &mut impl Write) {
-    let _ = std::io::copy(from, to); // ends when one side does
 }

@@ -1,6 +1,7 @@
 //! Realisations in real containers, and on this machine where that is asked for.
 //!
 //! * `workspace`: what a container made is Fresh for others, and the same twice.
+//! * `outputs`: how they get out of a container, and which do.
 //! * `hostile`: build scripts that want more than they may have.
 //! * `recipes`: recipes of the repository.
 //! * `substituted`: what substituters have is not built again.
@@ -8,13 +9,18 @@
 
 mod hostile;
 mod interrupted;
+mod outputs;
 mod recipes;
+mod relay;
 mod substituted;
 mod workspace;
 
 use std::process::Command;
 
-use crate::support::{BUILDER, Outcome, Project, Registry, TestEnv, builder_image};
+use crate::support::{
+    BUILDER, NIGHTLY_BUILDER, Outcome, Project, Registry, TestEnv, builder_image, nightly,
+    nightly_builder_image,
+};
 
 /// The release in the image.
 const RELEASE: &str = "1.95.0";
@@ -22,12 +28,7 @@ const RELEASE: &str = "1.95.0";
 /// An environment in which the builder of this toolchain is pinned, or `None`
 /// after a skip was noted.
 fn with_builder() -> Option<TestEnv> {
-    let image = builder_image()?;
-    let env = TestEnv::new();
-    let config = env.root().join("quickbuild.toml");
-    let text = format!("[builders.\"{BUILDER}\"]\nimage = \"{image}\"\n");
-    std::fs::write(&config, text).unwrap();
-    let env = env.with("QUICKBUILD_CONFIG", config.to_str().unwrap());
+    let env = pinned(BUILDER, builder_image()?);
     // The toolchain in the image, under whatever name it is installed.
     let project = env.project("tiny");
     let rustc = env.cargo(&project, &["--version"]).success().stdout;
@@ -39,10 +40,49 @@ fn with_builder() -> Option<TestEnv> {
     })
 }
 
+/// The same with nightly, where each unit has a folder.
+fn with_nightly_builder() -> Option<TestEnv> {
+    let image = nightly_builder_image()?;
+    nightly(&pinned(NIGHTLY_BUILDER, image))
+}
+
+fn pinned(builder: &str, image: &str) -> TestEnv {
+    let env = TestEnv::new();
+    let config = env.root().join("quickbuild.toml");
+    let text = format!("[builders.\"{builder}\"]\nimage = \"{image}\"\n");
+    std::fs::write(&config, text).unwrap();
+    env.with("QUICKBUILD_CONFIG", config.to_str().unwrap())
+}
+
+/// Adds lines to the builder's settings.
+fn limit(env: &TestEnv, lines: &str) {
+    let config = env.root().join("quickbuild.toml");
+    let text = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(&config, format!("{text}{lines}\n")).unwrap();
+}
+
+const REALISE: [&str; 5] = ["realise", "--builder", "docker", "--format", "json"];
+
+/// What a container makes of a project, in JSON.
+fn realised(env: &TestEnv, project: &Project, more: &[&str]) -> serde_json::Value {
+    parsed(env.quickbuild(project, &[&REALISE, more].concat()))
+}
+
+#[track_caller]
+fn parsed(outcome: Outcome) -> serde_json::Value {
+    let outcome = outcome.success();
+    serde_json::from_str(&outcome.stdout).unwrap_or_else(|error| panic!("{error}: {outcome}"))
+}
+
 /// A project whose only dependency is a package with this build script.
 fn project_with_script(env: &TestEnv, name: &str, script: &str) -> Project {
+    project_with_package(env, name, &[("build.rs", script), ("src/lib.rs", "")])
+}
+
+/// A project whose only dependency is a package with these files.
+fn project_with_package(env: &TestEnv, name: &str, files: &[(&str, &str)]) -> Project {
     let registry = Registry::new(env);
-    registry.publish(name, &[("build.rs", script), ("src/lib.rs", "")]);
+    registry.publish(name, files);
     let project = env.project("tiny");
     let manifest = project.path("tiny/Cargo.toml");
     let text = std::fs::read_to_string(&manifest).unwrap();

@@ -1,44 +1,23 @@
 //! What a container makes of a workspace.
 
-use super::{assert_nothing_left, with_builder};
-use crate::support::{TestEnv, edit, git, nightly, skipped};
-
-/// Units of `workspace` that are not its own.
-fn json(env: &TestEnv, project: &crate::support::Project, more: &[&str]) -> serde_json::Value {
-    let mut arguments = vec!["realise", "--builder", "docker", "--format", "json"];
-    arguments.extend(more);
-    let outcome = env.quickbuild(project, &arguments).success();
-    serde_json::from_str(&outcome.stdout).unwrap_or_else(|error| panic!("{error}: {outcome}"))
-}
+use super::{assert_nothing_left, realised, with_builder, with_nightly_builder};
+use crate::support::{Project, TestEnv, edit, git, nightly};
 
 #[test]
 fn what_a_container_made_is_fresh_elsewhere_and_made_once() {
     let Some(env) = with_builder() else { return };
     let project = env.project("workspace");
-    let first = json(&env, &project, &["--", "--workspace"]);
+    let first = realised(&env, &project, &["--", "--workspace"]);
     assert_eq!(first["missing"], serde_json::json!([]), "{first}");
     let made = first["added"].as_array().unwrap().len();
     assert_eq!(first["valid"], made, "{first}");
     assert_eq!(made, 2, "{first}");
     assert_nothing_left(&env);
     let _ = env.quickbuild(&project, &["store", "verify"]).success();
-
-    // Another user: another Cargo home, another checkout, all three commands.
-    let other = env.with_another_cargo_home();
-    for command in ["build", "check", "clippy"] {
-        let checkout = other.checkout(&project);
-        let own = other.built(&checkout, &[command, "--workspace"]);
-        let own: Vec<&str> = own.iter().map(String::as_str).collect();
-        let members = ["app", "base", "common", "derive", "native-sys"];
-        assert!(
-            own.iter().all(|name| members.contains(name)),
-            "{command}: {own:?}"
-        );
-        other.assert_fresh(&checkout, &[command, "--workspace"]);
-    }
+    assert_serves_another_user(&env, &project);
 
     // Valid already.
-    let again = json(&env, &project, &["--", "--workspace"]);
+    let again = realised(&env, &project, &["--", "--workspace"]);
     assert_eq!(again["valid"], made, "{again}");
     assert_eq!(again["added"], serde_json::json!([]), "{again}");
     assert_eq!(again["seconds"], 0.0, "{again}");
@@ -51,35 +30,41 @@ fn what_a_container_made_is_fresh_elsewhere_and_made_once() {
         "[dependencies]\nfnv = \"1\"",
     );
     let _ = env.cargo(&wider, &["update", "--workspace"]).success();
-    let more = json(&env, &wider, &["--", "--workspace"]);
+    let more = realised(&env, &wider, &["--", "--workspace"]);
     let added = more["added"].as_array().unwrap();
     let added: Vec<&str> = added.iter().map(|name| name.as_str().unwrap()).collect();
     assert!(added.iter().any(|name| name.contains("-fnv-")), "{more}");
 }
 
-/// As with an engine on another machine: what it made comes through its archive
-/// calls.
+/// Another user: another Cargo home, another checkout, all three commands.
+#[track_caller]
+fn assert_serves_another_user(env: &TestEnv, project: &Project) {
+    let other = env.with_another_cargo_home();
+    for command in ["build", "check", "clippy"] {
+        let checkout = other.checkout(project);
+        let own = other.built(&checkout, &[command, "--workspace"]);
+        let own: Vec<&str> = own.iter().map(String::as_str).collect();
+        let members = ["app", "base", "common", "derive", "native-sys"];
+        assert!(
+            own.iter().all(|name| members.contains(name)),
+            "{command}: {own:?}"
+        );
+        other.assert_fresh(&checkout, &[command, "--workspace"]);
+    }
+}
+
 #[test]
-fn an_engine_whose_folders_are_out_of_reach_makes_the_same() {
-    let Some(env) = with_builder() else { return };
-    let project = env.project("tiny");
-    let root = std::process::Command::new("docker")
-        .args(["info", "--format", "{{.DockerRootDir}}"])
-        .output();
-    let root = String::from_utf8(root.unwrap().stdout).unwrap();
-    let volumes = std::path::Path::new(root.trim()).join("volumes");
-    let command = ["realise", "--builder", "docker", "--format", "json"];
-    let Some(outcome) = env.quickbuild_without(&volumes, &project, &command) else {
-        assert!(skipped("mount", "this process may not mount a tmpfs"));
+fn a_container_with_a_folder_for_each_unit_serves_others_too() {
+    let Some(env) = with_nightly_builder() else {
         return;
     };
-    let outcome = outcome.success();
-    let far: serde_json::Value = serde_json::from_str(&outcome.stdout).unwrap();
-    assert_eq!(far["missing"], serde_json::json!([]), "{far}");
+    let project = env.project("workspace");
+    let made = realised(&env, &project, &["--", "--workspace"]);
+    assert_eq!(made["missing"], serde_json::json!([]), "{made}");
+    assert_eq!(made["added"].as_array().unwrap().len(), 2, "{made}");
     assert_nothing_left(&env);
     let _ = env.quickbuild(&project, &["store", "verify"]).success();
-    let near = json(&env.with_store(&env.root().join("near")), &project, &[]);
-    assert_eq!(near["added"], far["added"], "{near} {far}");
+    assert_serves_another_user(&env, &project);
 }
 
 #[test]
@@ -152,7 +137,7 @@ fn git_packages_are_realised_by_commit() {
         &format!("fnv = \"1\"\n{dependency}"),
     );
     let _ = env.cargo(&project, &["update", "--workspace"]).success();
-    let made = json(&env, &project, &[]);
+    let made = realised(&env, &project, &[]);
     let added = made["added"].to_string();
     assert!(added.contains("-greeter-0.1.0"), "{made}");
     let own = env.built(&project, &["build"]);

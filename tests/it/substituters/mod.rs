@@ -5,13 +5,17 @@
 //! * `hostile`: files that are not what they should be.
 //! * `servers`: web servers that are ill.
 //! * `publishing`: pushes, killed and together.
+//! * `places`: the same over buckets, registries, releases and uploads.
+//! * `copying`: from one place to another, and what is removed.
 //! * `stopping`: Ctrl-C, kills and full disks while archives come.
 //! * `tls`: certificates, good and bad, and HTTP/2.
 //! * `trust`: who is believed, across substituters, too.
 
 mod audit;
+mod copying;
 mod fetching;
 mod hostile;
+mod places;
 mod publishing;
 mod servers;
 mod stopping;
@@ -69,8 +73,13 @@ impl Published {
     }
 
     fn client_with(&self, url: &str, settings: &str) -> Client {
+        let timeout = if settings.contains("timeout = ") {
+            ""
+        } else {
+            "timeout = \"1s\""
+        };
         self.configured(&format!(
-            "[[substituters]]\nurl = \"{url}\"\nmembers = true\ntimeout = \"1s\"\n{settings}\n"
+            "[[substituters]]\nurl = \"{url}\"\nmembers = true\n{timeout}\n{settings}\n"
         ))
     }
 

@@ -112,7 +112,7 @@ fn two_pushes_at_once_lose_nothing() {
 fn a_killed_or_failed_push_names_nothing_that_is_missing() {
     let published = Published::new();
     for kind in ["kill", "fail"] {
-        for n in (1..70).step_by(3) {
+        for n in (1..150).step_by(6) {
             fs::remove_dir_all(&published.cache).unwrap();
             let faulty = published
                 .env

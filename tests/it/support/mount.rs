@@ -1,4 +1,4 @@
-//! File systems of our own, small or with reflinks.
+//! File systems of one's own.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -37,7 +37,6 @@ impl Mount {
         None
     }
 
-    /// Where it is.
     pub(crate) fn path(&self) -> &Path {
         &self.0
     }
