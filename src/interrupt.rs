@@ -12,13 +12,9 @@
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::Duration;
 
 pub use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::{SigId, flag, low_level};
-
-/// How often is looked whether others still hold a signal.
-const LOOK: Duration = Duration::from_millis(20);
 
 /// One signal of this process.
 struct Watched {
@@ -91,8 +87,8 @@ impl Held {
         }
     }
 
-    /// Lets go, and ends the process as the signal that came would have, once
-    /// nobody else has something to clean up.
+    /// Lets go, and ends the process as the signal that came would have. Where
+    /// somebody else holds the signal as well, it is theirs to end.
     pub fn deliver(self) {
         let came = self.asked();
         drop(self);
@@ -100,8 +96,8 @@ impl Held {
             let is_held = |watched: &Watched| {
                 watched.signal == signal && !watched.free.load(Ordering::SeqCst)
             };
-            while watched().iter().any(is_held) {
-                std::thread::sleep(LOOK);
+            if watched().iter().any(is_held) {
+                return;
             }
             // It does not come back; where it cannot be done, the work goes on.
             let _ = low_level::emulate_default_handler(signal);
