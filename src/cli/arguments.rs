@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
+use super::serve::ServeArguments;
+
 /// Compile a Cargo unit once, find it Fresh ever after.
 #[derive(Debug, Parser)]
 #[command(
@@ -123,6 +125,12 @@ pub(super) enum Command {
             What is published already stays as it is. Sign first: `quickbuild key sign`."
     )]
     Push(PushArguments),
+    /// Be a substituter over HTTP: of the store, or of a published folder.
+    #[command(
+        after_help = "Examples:\n  quickbuild serve --listen 0.0.0.0:8080\n  quickbuild serve /srv/cache --tls-cert cert.pem --tls-key key.pem --write-tokens tokens --public-key cache.example.org-1:…\n\
+            The server signs nothing: `quickbuild key sign`. SIGINT and SIGTERM end it when requests under way are answered."
+    )]
+    Serve(Box<ServeArguments>),
     /// Show or forget what substituters answered.
     #[command(subcommand)]
     Cache(CacheCommand),

@@ -13,6 +13,7 @@ mod plan;
 mod push;
 mod realise;
 mod recipe;
+mod serve;
 mod store;
 mod substitute;
 mod terminal;
@@ -201,6 +202,7 @@ fn run(
         Command::Explain { package, .. } => plan::explain(surroundings, &package, cargo_arguments),
         Command::Substitute(_) => substitute::run(surroundings, cargo_arguments),
         Command::Push(arguments) => push::run(surroundings, &arguments),
+        Command::Serve(arguments) => serve::run(surroundings, *arguments),
         Command::Cache(command) => cache::run(surroundings, command),
         Command::Realise(arguments) => realise::run(surroundings, arguments),
         Command::Log { recipe } => realise::log(surroundings, &recipe),

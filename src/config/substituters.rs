@@ -40,6 +40,9 @@ pub struct SubstituterSettings {
     pub members: bool,
     /// What to show to be let in.
     pub token: Option<Token>,
+    /// Certificates, in PEM, by which the server's may be signed besides those
+    /// that the system trusts.
+    pub ca: Option<PathBuf>,
     /// How long to wait for a connection, for an answer, and without bytes.
     pub timeout: Duration,
 }
@@ -87,6 +90,7 @@ pub(super) struct Table {
     members: bool,
     token: Option<String>,
     token_variable: Option<String>,
+    ca: Option<PathBuf>,
     timeout: Option<String>,
 }
 
@@ -104,6 +108,7 @@ impl SubstituterSettings {
             require_provenance: false,
             members: false,
             token: None,
+            ca: None,
             timeout: TIMEOUT,
         }
     }
@@ -147,9 +152,11 @@ impl SubstituterSettings {
         };
         let variable = table.token_variable.as_deref();
         let of_variable = variable.and_then(|name| environment.get(name));
+        let base = path.parent().unwrap_or(Path::new("/")).to_owned();
         Ok(Self {
             url: table.url,
-            base: path.parent().unwrap_or(Path::new("/")).to_owned(),
+            ca: table.ca.map(|ca| base.join(ca)),
+            base,
             public_keys: table.public_keys,
             required_keys: table.required_keys,
             signatures,

@@ -14,7 +14,7 @@ const RANKS: [&[&str]; 8] = [
     &["recipe", "output", "trust"],
     &["store", "substituter", "builder"],
     &["plan", "substitute", "publish", "link", "harvest", "bridge"],
-    &["build"],
+    &["build", "serve"],
     &["realise"],
     &["cli"],
 ];
@@ -187,6 +187,7 @@ fn only_one_module_knows_each_client() {
     for (client, folder) in [
         ("reqwest", "substituter/web"),
         ("bollard", "builder/docker"),
+        ("hyper", "serve"),
     ] {
         let sources = sources().into_iter();
         let found: Vec<String> = sources

@@ -8,6 +8,7 @@
 //! * `bad_days`: damage, full disks, kills, locks, two processes at once.
 //! * `keys`: who has signed which output.
 //! * `substituters`: outputs published, fetched, and refused.
+//! * `serve`: a server of our own.
 //!
 //! Freshness is proved as Cargo sees it: plain `cargo` with
 //! `--message-format=json` has to find every unit `"fresh": true`.
@@ -24,5 +25,6 @@ mod keys;
 mod phases;
 mod realise;
 mod recipes;
+mod serve;
 mod substituters;
 mod support;

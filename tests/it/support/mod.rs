@@ -1,6 +1,7 @@
 //! A place of its own for each test: [`TestEnv`] has folders and variables,
 //! [`Project`] is a copy of a fixture in it, [`Outcome`] is how a command ended,
-//! [`Server`] serves files over HTTP, well or badly.
+//! [`Server`] serves files over HTTP, well or badly, and [`Serving`] is
+//! `quickbuild serve`.
 
 mod docker;
 mod env;
@@ -8,6 +9,7 @@ mod files;
 mod outcome;
 mod registry;
 mod server;
+mod serving;
 mod skip;
 
 pub(crate) use docker::{BUILDER, builder_image};
@@ -16,4 +18,5 @@ pub(crate) use files::{Snapshot, copy_tree, edit, set_time, touch, walk};
 pub(crate) use outcome::{Outcome, names};
 pub(crate) use registry::{Registry, git};
 pub(crate) use server::{Mood, Server};
+pub(crate) use serving::{Response, Serving, head};
 pub(crate) use skip::skipped;
