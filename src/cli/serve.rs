@@ -88,6 +88,12 @@ pub(super) fn run(
         Source::Store { store, .. } => format!("the store `{}`", store.display()),
         Source::Folder { folder, .. } => format!("`{}`", folder.display()),
     };
+    let is_near = arguments.listen.ip().is_loopback();
+    if tls.is_none() && !is_near && (tokens.guards_reading() || tokens.allows_writing()) {
+        Failure::new("tokens come here without TLS, so that others may read them on their way")
+            .hint("`--tls-cert` and `--tls-key`, or a proxy that speaks TLS; quickbuild itself shows no token without it")
+            .warn();
+    }
     let options = Options {
         listen: arguments.listen,
         source,

@@ -156,6 +156,9 @@ impl Rules {
         for (key, naming) in new.namings {
             merged.namings.entry(key).or_insert(naming);
         }
+        if merged.outputs.is_empty() {
+            return Err(refuse("there is no output in it"));
+        }
         let accepted = self.write(&path, merged.to_bytes(), before.is_none())?;
         self.catalogue.replaced(recipe);
         Ok(accepted)
@@ -318,7 +321,7 @@ impl Rules {
         if merged.outputs.is_empty() {
             return Err(refuse("nothing of this recipe is published"));
         }
-        // What was in it may have been taken out of its own document since.
+        // A naming that is published stays.
         if let Some(bytes) = &before {
             let known = self.own(bytes, &path)?;
             for (key, naming) in known.namings {
@@ -381,10 +384,6 @@ pub(super) fn said(bytes: &[u8], url: &str) -> std::result::Result<CacheInfo, Su
     let mut info = CacheInfo::parse(bytes, url)?;
     info.lookup = true;
     Ok(info)
-}
-
-fn new_in(verified: &BTreeSet<OutputId>, id: OutputId) -> bool {
-    verified.contains(&id)
 }
 
 fn is_bounded(output: &Output) -> bool {

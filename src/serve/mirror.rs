@@ -17,6 +17,7 @@ use super::accept::replace;
 use crate::console::Unseen;
 use crate::digest::{ContentHash, OutputId};
 use crate::fs::{self, FsError, Lock, Stamp, Time};
+use crate::output::{Maker, Output};
 use crate::publish::{Local, Publication, PublishError, Published};
 use crate::store::{Store, StoreError};
 use crate::substituter::{Document, Question, SubstituterError, archive_path};
@@ -79,7 +80,7 @@ impl Mirror {
         // Only for so long: the collector waits for it.
         let store = Store::open(&self.store)?;
         let folder = store.cache("serve");
-        let (names, contents) = whole(&store)?;
+        let (names, contents) = whole(&store, self.local)?;
         prune(&folder, &contents)?;
         let publication = Publication {
             store: &store,
@@ -96,34 +97,40 @@ impl Mirror {
 }
 
 /// The outputs that are there with all they refer to, and the content of each
-/// that is known.
-fn whole(store: &Store) -> Result<(Vec<String>, BTreeMap<OutputId, ContentHash>)> {
+/// that may be served, as far as it is known.
+fn whole(store: &Store, local: Local) -> Result<(Vec<String>, BTreeMap<OutputId, ContentHash>)> {
     let names = store.available()?.into_iter();
-    let mut outputs: BTreeMap<OutputId, _> = names
-        .filter_map(|name| store.output(&name))
-        .map(|output| (output.id, output))
-        .collect();
+    let outputs = names.filter_map(|name| store.output(&name));
+    let mut outputs: BTreeMap<OutputId, Output> =
+        outputs.map(|output| (output.id, output)).collect();
+    close(&mut outputs);
+    let names = outputs.values().map(Output::store_name).collect();
+    if local == Local::Leave {
+        outputs.retain(|_, output| output.builder != Maker::Local);
+        close(&mut outputs);
+    }
+    // What is lent is another content each time it was written.
+    let is_known = |output: &&Output| output.files.iter().all(|file| file.sha256.is_some());
+    let known = outputs.values().filter(is_known);
+    let contents = known.map(|output| (output.id, output.content_hash()));
+    Ok((names, contents.collect()))
+}
+
+/// Leaves out what refers to something that is not there.
+fn close(outputs: &mut BTreeMap<OutputId, Output>) {
     loop {
-        let is_whole = |id: &OutputId| outputs.contains_key(id);
+        let is_there = |id: &OutputId| outputs.contains_key(id);
         let broken = outputs
             .values()
-            .filter(|output| !output.references.iter().all(is_whole));
+            .filter(|output| !output.references.iter().all(is_there));
         let broken: Vec<OutputId> = broken.map(|output| output.id).collect();
         if broken.is_empty() {
-            break;
+            return;
         }
         for id in broken {
             outputs.remove(&id);
         }
     }
-    let names = outputs.values().map(|output| output.store_name()).collect();
-    // What is lent is another content each time it was written.
-    let known = outputs.values().filter(|output| {
-        let mut files = output.files.iter();
-        files.all(|file| file.sha256.is_some())
-    });
-    let contents = known.map(|output| (output.id, output.content_hash()));
-    Ok((names, contents.collect()))
 }
 
 /// Takes out of a published folder what is not among these contents: first out of

@@ -14,9 +14,10 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use hyper::body::{Body as _, Incoming};
 use hyper::header::{
-    ACCEPT_ENCODING, ALLOW, CONTENT_ENCODING, CONTENT_RANGE, ETAG, RETRY_AFTER, VARY,
-    WWW_AUTHENTICATE,
+    ACCEPT_ENCODING, ACCEPT_RANGES, ALLOW, CONTENT_ENCODING, CONTENT_RANGE, ETAG, EXPECT,
+    RETRY_AFTER, VARY, WWW_AUTHENTICATE,
 };
+use hyper::http::request::Parts as Head;
 use hyper::{HeaderMap, Method, Request, Response, StatusCode};
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
@@ -67,7 +68,10 @@ pub(super) struct Writing {
 pub(super) struct Tools {
     pool: Arc<Pool>,
     tags: Mutex<BTreeMap<PathBuf, (Stamp, String)>>,
-    work: Semaphore,
+    /// Reading in other threads, so many at once.
+    reading: Semaphore,
+    /// Writing, which may wait for another writer of the folder.
+    writing: Semaphore,
 }
 
 impl Default for Tools {
@@ -75,7 +79,8 @@ impl Default for Tools {
         Self {
             pool: Arc::default(),
             tags: Mutex::default(),
-            work: Semaphore::new(AT_WORK),
+            reading: Semaphore::new(AT_WORK),
+            writing: Semaphore::new(AT_WORK),
         }
     }
 }
@@ -94,11 +99,13 @@ impl Tools {
     }
 }
 
-type Asked = Request<Incoming>;
-
 impl Site {
     /// Answers one request.
-    pub(super) async fn answer(self: Arc<Self>, request: Asked, from: IpAddr) -> Response<Answer> {
+    pub(super) async fn answer(
+        self: Arc<Self>,
+        request: Request<Incoming>,
+        from: IpAddr,
+    ) -> Response<Answer> {
         let (log, metrics) = (Arc::clone(&self.log), Arc::clone(&self.metrics));
         let mut record = Record::new(log, metrics, from, &request);
         let is_head = request.method() == Method::HEAD;
@@ -113,40 +120,32 @@ impl Site {
     }
 
     async fn handle(
-        self: Arc<Self>,
+        self: &Arc<Self>,
         target: Option<Target>,
-        mut request: Asked,
+        request: Request<Incoming>,
         from: IpAddr,
     ) -> Handled {
-        let let_in = self.let_in(target, &request, from);
-        let target = match let_in {
-            Ok(target) => target,
-            Err(refused) => {
-                drain(request.body_mut()).await;
-                return Err(refused);
+        let (head, mut body) = request.into_parts();
+        let reply = match self.let_in(target, &head, from) {
+            Err(refused) => Err(refused),
+            Ok(target) if head.method == Method::PUT => {
+                self.put(target, &head.headers, &mut body).await
             }
+            Ok(Target::Lookup) => self.lookup(&mut body).await,
+            Ok(target) => self.get(target, &head.headers).await,
         };
-        if request.method() == Method::PUT {
-            return self.put(target, request).await;
+        // Whoever asked whether to send it has not begun.
+        if !body.is_end_stream() && !head.headers.contains_key(EXPECT) {
+            drain(&mut body).await;
         }
-        if target == Target::Lookup {
-            return self.lookup(request.into_body()).await;
-        }
-        let reply = self.get(target, request.headers()).await;
-        drain(request.body_mut()).await;
         reply
     }
 
     /// Sees whether a request may be answered at all.
-    fn let_in(
-        &self,
-        target: Option<Target>,
-        request: &Asked,
-        from: IpAddr,
-    ) -> Result<Target, Reply> {
+    fn let_in(&self, target: Option<Target>, head: &Head, from: IpAddr) -> Result<Target, Reply> {
         // Whoever looks after the server is never sent away.
         if let Some(target @ (Target::Healthy | Target::Ready)) = target {
-            self.allowed(target, request.method())?;
+            self.allowed(target, &head.method)?;
             return Ok(target);
         }
         if let Err(pause) = self.rates.take(from, Instant::now()) {
@@ -156,8 +155,8 @@ impl Site {
             return Err(Reply::line(StatusCode::TOO_MANY_REQUESTS, text)
                 .with(RETRY_AFTER, seconds.to_string()));
         }
-        let standing = self.tokens.standing(request.headers());
-        let is_writing = request.method() == Method::PUT && self.writing.is_some();
+        let standing = self.tokens.standing(&head.headers);
+        let is_writing = head.method == Method::PUT && self.writing.is_some();
         let needed = if is_writing {
             Standing::Writer
         } else if self.tokens.guards_reading() {
@@ -176,7 +175,7 @@ impl Site {
             });
         }
         let target = target.ok_or_else(absent)?;
-        self.allowed(target, request.method())?;
+        self.allowed(target, &head.method)?;
         Ok(target)
     }
 
@@ -265,7 +264,10 @@ impl Site {
         let part = FilePart::new(open.file, open.path, Arc::clone(&self.tools.pool));
         let reply = |status, content| {
             let reply = Reply::new(status, "application/zstd", content);
-            reply.kept(kept).with(ETAG, tag)
+            reply
+                .kept(kept)
+                .with(ACCEPT_RANGES, "bytes")
+                .with(ETAG, tag)
         };
         match Part::of(headers, size, tag) {
             Part::All => reply(StatusCode::OK, Content::File(part.part(0, size))),
@@ -311,25 +313,15 @@ impl Site {
             return Ok(tag);
         }
         let path = open.path.clone();
-        let hashed = self.work(move || hash(&open)).await?;
+        let hashed = done(&self.tools.reading, move || hash(&open)).await?;
         let tag = tag(hashed.map_err(|error| Reply::failure(&error))?);
         self.tools.keep_tag(path, stamp, tag.clone());
         Ok(tag)
     }
 
-    /// Does something that takes a while, where it keeps nobody waiting.
-    async fn work<T: Send + 'static>(
-        &self,
-        work: impl FnOnce() -> T + Send + 'static,
-    ) -> Result<T, Reply> {
-        let _permit = self.tools.work.acquire().await;
-        let done = spawn_blocking(work).await;
-        done.map_err(|error| Reply::failure(&error))
-    }
-
     async fn ready(self: &Arc<Self>) -> Handled {
         let site = Arc::clone(self);
-        let is_readable = self.work(move || site.catalogue.is_readable()).await?;
+        let is_readable = done(&self.tools.reading, move || site.catalogue.is_readable()).await?;
         let problem = if self.is_stopping.load(Ordering::Relaxed) {
             "stopping"
         } else if is_readable {
@@ -362,12 +354,12 @@ impl Site {
     }
 
     /// Answers the call for many recipes.
-    async fn lookup(self: &Arc<Self>, body: Incoming) -> Handled {
+    async fn lookup(self: &Arc<Self>, body: &mut Incoming) -> Handled {
         let body = whole(body, document::MAX_CALL).await?;
         let recipes = document::parse_call(&body);
         let recipes = recipes.map_err(|reason| Reply::line(StatusCode::BAD_REQUEST, reason))?;
         let (site, asked) = (Arc::clone(self), recipes.len());
-        let found = self.work(move || site.catalogue.lookup(&recipes)).await?;
+        let found = done(&self.tools.reading, move || site.catalogue.lookup(&recipes)).await?;
         let found = found.map_err(|error| Reply::failure(&error))?;
         self.metrics.looked_up(asked, found.outputs);
         let content = Content::Parts(Parts::new(found.parts));
@@ -375,9 +367,13 @@ impl Site {
     }
 
     /// Puts a file of the substituter.
-    async fn put(self: &Arc<Self>, target: Target, request: Asked) -> Handled {
-        let condition = Condition::of(request.headers());
-        let body = request.into_body();
+    async fn put(
+        self: &Arc<Self>,
+        target: Target,
+        headers: &HeaderMap,
+        body: &mut Incoming,
+    ) -> Handled {
+        let condition = Condition::of(headers);
         if let Target::Archive(sha256) = target {
             return self.put_archive(sha256, &condition, body).await;
         }
@@ -387,7 +383,7 @@ impl Site {
         };
         let body = whole(body, limit).await?;
         let (site, size) = (Arc::clone(self), body.len() as u64);
-        let accepted = self.work(move || {
+        let accepted = done(&self.tools.writing, move || {
             let rules = &site.writing.as_ref().ok_or_else(absent)?.rules;
             match target {
                 Target::Info => rules.info(&body, &condition),
@@ -409,14 +405,13 @@ impl Site {
         self: &Arc<Self>,
         sha256: ContentHash,
         condition: &Condition,
-        mut body: Incoming,
+        body: &mut Incoming,
     ) -> Handled {
         let writing = self.writing.as_ref().ok_or_else(absent)?;
         let path = self.folder.join(archive_path(sha256));
         let tag = format!("\"{sha256}\"");
         if path.is_file() {
             // It has this SHA-256 or would not be here.
-            drain(&mut body).await;
             return if condition.holds(Some(&tag)) {
                 Ok(put(false).with(ETAG, tag))
             } else {
@@ -433,11 +428,21 @@ impl Site {
             let text = "the body has another SHA-256 than its name; nothing of it is kept";
             return Err(Reply::line(StatusCode::UNPROCESSABLE_ENTITY, text));
         }
-        let placed = self.work(move || received.place(&path)).await?;
+        let placed = done(&self.tools.writing, move || received.place(&path)).await?;
         placed.map_err(|error| Reply::failure(&error))?;
         self.metrics.uploaded(size);
         Ok(put(true).with(ETAG, tag))
     }
+}
+
+/// Does something that takes a while in a thread where it keeps nobody waiting.
+async fn done<T: Send + 'static>(
+    permits: &Semaphore,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Reply> {
+    let _permit = permits.acquire().await;
+    let done = spawn_blocking(work).await;
+    done.map_err(|error| Reply::failure(&error))
 }
 
 /// A file that is open.

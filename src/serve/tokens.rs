@@ -85,7 +85,7 @@ impl Tokens {
     }
 
     /// Whether reading needs a token.
-    pub(super) fn guards_reading(&self) -> bool {
+    pub fn guards_reading(&self) -> bool {
         !self.readers.is_empty()
     }
 

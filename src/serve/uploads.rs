@@ -56,7 +56,8 @@ impl Uploads {
     pub(super) fn begin(root: &Path) -> Result<Self, FsError> {
         let _lock = Lock::exclusive(&root.join(".lock"))?;
         for left in fs::list(&root.join(FOLDER))? {
-            if Lock::try_exclusive(&left.join("lock"))?.is_some() {
+            // One that ends just now takes its own away.
+            if let Ok(Some(_lock)) = Lock::try_exclusive(&left.join("lock")) {
                 fs::remove_dir_all(&left)?;
             }
         }
@@ -70,7 +71,7 @@ impl Uploads {
     }
 
     /// Receives a body of at most `limit` bytes.
-    pub(super) async fn receive(&self, body: Incoming, limit: u64) -> Result<Received, Reply> {
+    pub(super) async fn receive(&self, body: &mut Incoming, limit: u64) -> Result<Received, Reply> {
         let _permit = self.permits.acquire().await;
         let path = fs::unique_beside(&self.folder.join("archive"));
         let (pieces, waiting) = channel(AHEAD);
@@ -157,12 +158,12 @@ pub(super) fn too_large(limit: u64) -> Reply {
 }
 
 /// All of a body of at most `limit` bytes.
-pub(super) async fn whole(mut body: Incoming, limit: u64) -> Result<Vec<u8>, Reply> {
+pub(super) async fn whole(body: &mut Incoming, limit: u64) -> Result<Vec<u8>, Reply> {
     if body.size_hint().lower() > limit {
         return Err(too_large(limit));
     }
     let mut bytes = Vec::new();
-    while let Some(piece) = next(&mut body).await? {
+    while let Some(piece) = next(body).await? {
         bytes.extend_from_slice(&piece);
         if bytes.len() as u64 > limit {
             return Err(too_large(limit));
@@ -171,12 +172,12 @@ pub(super) async fn whole(mut body: Incoming, limit: u64) -> Result<Vec<u8>, Rep
     Ok(bytes)
 }
 
-async fn send(mut body: Incoming, limit: u64, to: &Sender<Piece>) -> Result<(), Reply> {
+async fn send(body: &mut Incoming, limit: u64, to: &Sender<Piece>) -> Result<(), Reply> {
     if body.size_hint().lower() > limit {
         return Err(too_large(limit));
     }
     let mut size = 0;
-    while let Some(piece) = next(&mut body).await? {
+    while let Some(piece) = next(body).await? {
         size += piece.len() as u64;
         if size > limit {
             return Err(too_large(limit));

@@ -155,8 +155,9 @@ fn who_asks_too_fast_waits() {
 fn connections_have_a_bound() {
     let published = Published::new();
     let serving = serve(&published, &["--connections", "2"]);
-    let first = serving.connect();
-    let second = serving.connect();
+    // Both are answered, and stay.
+    let first = serving.keeping();
+    let second = serving.keeping();
     let url = serving.url();
     let address = url.strip_prefix("http://").unwrap().to_owned();
     let third = std::thread::spawn(move || {
@@ -169,6 +170,7 @@ fn connections_have_a_bound() {
         stream.read_to_string(&mut answer).unwrap();
         answer
     });
+    assert!(!third.is_finished());
     drop((first, second));
     assert!(third.join().unwrap().ends_with("ok\n"));
     published.client(&serving.url()).assert_all_fetched();

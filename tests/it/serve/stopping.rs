@@ -34,7 +34,7 @@ fn downloads_under_way_are_finished() {
         let (path, size) = large(&published);
         let mut serving = serve(&published, &[]);
         let mut stream = begin(&serving, &path);
-        let mut idle = serving.connect();
+        let mut idle = serving.keeping();
         serving.signal(signal);
         serving.says("stopping");
         // Nobody else is let in, and who asks for nothing is sent away.

@@ -83,6 +83,20 @@ impl Serving {
         stream
     }
 
+    /// A connection that was answered, and stays.
+    pub(crate) fn keeping(&self) -> TcpStream {
+        let mut stream = self.connect();
+        let request = "GET /healthz HTTP/1.1\r\nHost: here\r\n\r\n";
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"ok\n") {
+            let mut byte = [0];
+            stream.read_exact(&mut byte).unwrap();
+            answer.push(byte[0]);
+        }
+        stream
+    }
+
     /// Whether somebody listens.
     pub(crate) fn is_open(&self) -> bool {
         TcpStream::connect(self.address).is_ok()
