@@ -138,11 +138,8 @@ impl Rules {
             let open = entries.len();
             for (id, entry) in std::mem::take(&mut entries) {
                 // What another one of the document refers to comes first.
-                let is_next = !entry
-                    .output
-                    .references
-                    .iter()
-                    .any(|id| new_in(&verified, *id) && !merged.outputs.contains_key(id));
+                let is_open = |id| verified.contains(id) && !merged.outputs.contains_key(id);
+                let is_next = !entry.output.references.iter().any(is_open);
                 if is_next {
                     self.enter(entry, &mut merged, &verified)?;
                 } else {

@@ -67,7 +67,7 @@ impl Reply {
 
     /// The same, to be kept by whoever stands between.
     pub(super) fn kept(self, how: &str) -> Self {
-        self.with(CACHE_CONTROL, how).with(ACCEPT_RANGES, "bytes")
+        self.with(CACHE_CONTROL, how)
     }
 
     /// What is sent, logged when it is gone; of a `HEAD`, without the body.

@@ -17,7 +17,6 @@ use hyper::header::{
     ACCEPT_ENCODING, ACCEPT_RANGES, ALLOW, CONTENT_ENCODING, CONTENT_RANGE, ETAG, EXPECT,
     RETRY_AFTER, VARY, WWW_AUTHENTICATE,
 };
-use hyper::http::request::Parts as Head;
 use hyper::{HeaderMap, Method, Request, Response, StatusCode};
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
@@ -126,7 +125,7 @@ impl Site {
         from: IpAddr,
     ) -> Handled {
         let (head, mut body) = request.into_parts();
-        let reply = match self.let_in(target, &head, from) {
+        let reply = match self.let_in(target, &head.method, &head.headers, from) {
             Err(refused) => Err(refused),
             Ok(target) if head.method == Method::PUT => {
                 self.put(target, &head.headers, &mut body).await
@@ -142,10 +141,16 @@ impl Site {
     }
 
     /// Sees whether a request may be answered at all.
-    fn let_in(&self, target: Option<Target>, head: &Head, from: IpAddr) -> Result<Target, Reply> {
+    fn let_in(
+        &self,
+        target: Option<Target>,
+        method: &Method,
+        headers: &HeaderMap,
+        from: IpAddr,
+    ) -> Result<Target, Reply> {
         // Whoever looks after the server is never sent away.
         if let Some(target @ (Target::Healthy | Target::Ready)) = target {
-            self.allowed(target, &head.method)?;
+            self.allowed(target, method)?;
             return Ok(target);
         }
         if let Err(pause) = self.rates.take(from, Instant::now()) {
@@ -155,8 +160,8 @@ impl Site {
             return Err(Reply::line(StatusCode::TOO_MANY_REQUESTS, text)
                 .with(RETRY_AFTER, seconds.to_string()));
         }
-        let standing = self.tokens.standing(&head.headers);
-        let is_writing = head.method == Method::PUT && self.writing.is_some();
+        let standing = self.tokens.standing(headers);
+        let is_writing = *method == Method::PUT && self.writing.is_some();
         let needed = if is_writing {
             Standing::Writer
         } else if self.tokens.guards_reading() {
@@ -175,7 +180,7 @@ impl Site {
             });
         }
         let target = target.ok_or_else(absent)?;
-        self.allowed(target, &head.method)?;
+        self.allowed(target, method)?;
         Ok(target)
     }
 

@@ -211,7 +211,7 @@ fn a_store_is_served_and_followed() {
     let serving = Serving::start(env, project, &["--include-local"]);
     let outputs = crate::substituters::files(&env.store(), "paths").len();
     serving.says(&format!(
-        "{outputs} outputs are served, {outputs} of them new"
+        "quickbuild: {outputs} outputs are served, {outputs} of them new"
     ));
     published.client(&serving.url()).assert_all_fetched();
     let info: Value =

