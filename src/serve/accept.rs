@@ -207,11 +207,15 @@ impl Rules {
                 format!("`{name}` is published with another content, which stays"),
             ));
         }
-        if published.is_none() && !verified.contains(&id) {
-            // It went away while this one came.
-            return Err(refuse(format!("`{name}` was taken away; try again")));
-        }
-        let claim = self.vouched(&entry, content_of)?;
+        let claim = match published {
+            // It was judged when it came, perhaps by other rules.
+            Some(_) => claim(&entry, content_of)?,
+            None if verified.contains(&id) => self.vouched(&entry, content_of)?,
+            None => {
+                let text = format!("`{name}` is published by another recipe, or was until now");
+                return Err(refuse(text));
+            }
+        };
         if !self.keys.is_empty() {
             entry.signatures = self.signatures(entry.signatures.take(), &claim);
         }
@@ -231,14 +235,12 @@ impl Rules {
         entry: &Entry,
         content_of: impl FnMut(OutputId) -> Option<ContentHash>,
     ) -> Result<Claim> {
-        let name = entry.output.store_name();
-        let claim = Claim::of(&entry.output, content_of).map_err(|id| {
-            refuse(format!(
-                "`{name}` refers to `{id}`, which is not published; dependencies come first"
-            ))
-        })?;
+        let claim = claim(entry, content_of)?;
         match self.policy.objection(entry, &claim) {
-            Some(objection) => Err(refuse(format!("`{name}` is {objection}"))),
+            Some(objection) => {
+                let name = entry.output.store_name();
+                Err(refuse(format!("`{name}` is {objection}")))
+            }
             None => Ok(claim),
         }
     }
@@ -344,12 +346,12 @@ impl Rules {
         });
         let ours: Vec<String> = self.keys.iter().map(PublicKey::to_string).collect();
         for key in new.keys {
-            let is_key = key.parse::<PublicKey>().is_ok();
-            if !is_key || !(ours.is_empty() || ours.contains(&key) || info.keys.contains(&key)) {
-                let text = format!("`{key}` is not a key that this server asks for");
-                return Err(refuse(text));
+            if key.parse::<PublicKey>().is_err() {
+                return Err(refuse(format!("`{key}` is not a public key")));
             }
-            if !info.keys.contains(&key) {
+            // A writer may have signed with keys that nobody asks for here.
+            let is_ours = ours.is_empty() || ours.contains(&key);
+            if is_ours && !info.keys.contains(&key) {
                 info.keys.push(key);
             }
         }
@@ -381,6 +383,16 @@ pub(super) fn said(bytes: &[u8], url: &str) -> std::result::Result<CacheInfo, Su
     let mut info = CacheInfo::parse(bytes, url)?;
     info.lookup = true;
     Ok(info)
+}
+
+/// The claim about an entry, if all it refers to is published.
+fn claim(entry: &Entry, content_of: impl FnMut(OutputId) -> Option<ContentHash>) -> Result<Claim> {
+    let name = entry.output.store_name();
+    Claim::of(&entry.output, content_of).map_err(|id| {
+        refuse(format!(
+            "`{name}` refers to `{id}`, which is not published; dependencies come first"
+        ))
+    })
 }
 
 fn is_bounded(output: &Output) -> bool {
