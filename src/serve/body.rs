@@ -33,7 +33,7 @@ pub(super) enum Content {
     /// Bytes.
     Whole(Bytes),
     /// A part of a file.
-    File(FilePart),
+    File(Box<FilePart>),
     /// Parts that lie in memory for all who ask, one behind the other.
     Parts(Parts),
 }
@@ -125,9 +125,9 @@ impl FilePart {
     }
 
     /// From here, so many bytes.
-    pub(super) fn part(mut self, offset: u64, size: u64) -> Self {
+    pub(super) fn part(mut self, offset: u64, size: u64) -> Content {
         (self.offset, self.left) = (offset, size);
-        self
+        Content::File(Box::new(self))
     }
 
     fn next(&mut self, context: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {

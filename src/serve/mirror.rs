@@ -151,11 +151,10 @@ fn prune(folder: &Path, contents: &BTreeMap<OutputId, ContentHash>) -> Result<()
             let Some(bytes) = fs::read_optional(&path)? else {
                 continue;
             };
-            let mut document = match Document::parse(&bytes, &path.display().to_string()) {
-                Ok(document) => document,
-                // Left by a disk that was full, or by another version.
-                Err(_unusable) => Document::default(),
-            };
+            // What is unusable was left by a disk that was full, or by another
+            // version.
+            let document = Document::parse(&bytes, &path.display().to_string());
+            let mut document = document.unwrap_or_default();
             let before = document.outputs.len();
             document
                 .outputs

@@ -4,7 +4,7 @@ use std::fmt::Display;
 
 use bytes::Bytes;
 use hyper::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue};
-use hyper::{HeaderMap, Response, StatusCode};
+use hyper::{Response, StatusCode};
 
 use super::body::{Answer, Content};
 use super::log::Record;
@@ -12,7 +12,7 @@ use super::log::Record;
 /// Status, headers and content.
 pub(super) struct Reply {
     pub(super) status: StatusCode,
-    headers: HeaderMap,
+    headers: Vec<(HeaderName, HeaderValue)>,
     content: Content,
 }
 
@@ -23,7 +23,7 @@ impl Reply {
     pub(super) fn new(status: StatusCode, kind: &'static str, content: Content) -> Self {
         Self {
             status,
-            headers: HeaderMap::new(),
+            headers: Vec::new(),
             content,
         }
         .with(CONTENT_TYPE, kind)
@@ -33,7 +33,7 @@ impl Reply {
     pub(super) fn empty(status: StatusCode) -> Self {
         Self {
             status,
-            headers: HeaderMap::new(),
+            headers: Vec::new(),
             content: Content::Empty,
         }
     }
@@ -57,9 +57,7 @@ impl Reply {
     /// The same with a header.
     pub(super) fn with(mut self, name: HeaderName, value: impl AsRef<str>) -> Self {
         match HeaderValue::from_str(value.as_ref()) {
-            Ok(value) => {
-                self.headers.insert(name, value);
-            }
+            Ok(value) => self.headers.push((name, value)),
             Err(_not_ascii) => debug_assert!(false, "a header of ours is not one"),
         }
         self
@@ -85,7 +83,7 @@ impl Reply {
         };
         let mut response = Response::new(Answer::new(content, record));
         *response.status_mut() = self.status;
-        *response.headers_mut() = self.headers;
+        response.headers_mut().extend(self.headers);
         if has_body {
             response
                 .headers_mut()

@@ -275,11 +275,11 @@ impl Site {
                 .with(ETAG, tag)
         };
         match Part::of(headers, size, tag) {
-            Part::All => reply(StatusCode::OK, Content::File(part.part(0, size))),
+            Part::All => reply(StatusCode::OK, part.part(0, size)),
             Part::Some(range) => {
                 let content = part.part(range.start, range.end - range.start);
                 let said = format!("bytes {}-{}/{size}", range.start, range.end - 1);
-                reply(StatusCode::PARTIAL_CONTENT, Content::File(content)).with(CONTENT_RANGE, said)
+                reply(StatusCode::PARTIAL_CONTENT, content).with(CONTENT_RANGE, said)
             }
             Part::Beyond => {
                 let text = format!("there are {size} bytes");
