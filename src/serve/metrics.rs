@@ -75,6 +75,11 @@ impl Metrics {
         counts.accepted += 1;
     }
 
+    /// Connections that are open.
+    pub(super) fn connections(&self) -> usize {
+        usize::try_from(self.counts().connections).unwrap_or(0)
+    }
+
     pub(super) fn disconnected(&self) {
         self.counts().connections -= 1;
     }

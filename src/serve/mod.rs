@@ -203,6 +203,7 @@ pub fn run(options: Options, started: impl FnOnce(SocketAddr)) -> Result<(), Ser
         log: Arc::new(log),
         writing,
         is_stopping: AtomicBool::new(false),
+        connections: options.limits.connections,
         tools: Tools::default(),
     });
     let runtime = tokio::runtime::Builder::new_multi_thread()

@@ -14,10 +14,10 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use hyper::body::{Body as _, Incoming};
 use hyper::header::{
-    ACCEPT_ENCODING, ACCEPT_RANGES, ALLOW, CONTENT_ENCODING, CONTENT_RANGE, ETAG, EXPECT,
-    RETRY_AFTER, VARY, WWW_AUTHENTICATE,
+    ACCEPT_ENCODING, ACCEPT_RANGES, ALLOW, CONNECTION, CONTENT_ENCODING, CONTENT_RANGE, ETAG,
+    EXPECT, HeaderValue, RETRY_AFTER, VARY, WWW_AUTHENTICATE,
 };
-use hyper::{HeaderMap, Method, Request, Response, StatusCode};
+use hyper::{HeaderMap, Method, Request, Response, StatusCode, Version};
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 
@@ -52,6 +52,8 @@ pub(super) struct Site {
     pub(super) log: Arc<AccessLog>,
     pub(super) writing: Option<Writing>,
     pub(super) is_stopping: AtomicBool,
+    /// Connections that there may be.
+    pub(super) connections: usize,
     pub(super) tools: Tools,
 }
 

@@ -84,7 +84,7 @@ impl Published {
 /// Somebody who fetches.
 pub(crate) struct Client {
     pub(crate) env: TestEnv,
-    project: Project,
+    pub(crate) project: Project,
     _folder: tempfile::TempDir,
 }
 
