@@ -114,10 +114,16 @@ impl Site {
         if let Some(target) = target {
             record.route(target.route());
         }
+        let version = request.version();
         let reply = self.handle(target, request, from).await;
-        reply
-            .unwrap_or_else(|refused| refused)
-            .send(record, is_head)
+        let reply = reply.unwrap_or_else(|refused| refused);
+        let mut response = reply.send(record, is_head);
+        // While others wait to be let in, nobody stays for the next request.
+        if version < Version::HTTP_2 && self.metrics.connections() >= self.connections {
+            let headers = response.headers_mut();
+            headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        response
     }
 
     async fn handle(
