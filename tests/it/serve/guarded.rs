@@ -176,6 +176,10 @@ fn connections_have_a_bound() {
     let _first = serving.keeping();
     let mut second = serving.keeping();
     use std::io::Read as _;
+    // Sooner than for a head that does not come.
+    second
+        .set_read_timeout(Some(std::time::Duration::from_secs(10)))
+        .unwrap();
     assert_eq!(second.read(&mut [0]).unwrap(), 0);
 }
 
