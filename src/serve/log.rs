@@ -51,12 +51,12 @@ impl AccessLog {
         }
     }
 
-    /// Whether the line will be written.
-    fn line(&self, line: String) -> bool {
+    /// Writes a line, if there is a log; false if it is lost.
+    fn write(&self, line: impl FnOnce() -> String) -> bool {
         let Some(lines) = &self.lines else {
             return true;
         };
-        match lines.try_send(line) {
+        match lines.try_send(line()) {
             Ok(()) => true,
             Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => false,
         }
@@ -170,7 +170,7 @@ impl Drop for Record {
     fn drop(&mut self) {
         let took = self.begin.elapsed();
         self.metrics.end(self.route, self.status, self.bytes, took);
-        if !self.log.line(self.line(took)) {
+        if !self.log.write(|| self.line(took)) {
             self.metrics.lost_line();
         }
     }
