@@ -51,15 +51,13 @@ impl AccessLog {
         }
     }
 
-    /// Writes a line, if there is a log; false if it is lost.
-    fn write(&self, line: impl FnOnce() -> String) -> bool {
-        let Some(lines) = &self.lines else {
-            return true;
-        };
-        match lines.try_send(line()) {
-            Ok(()) => true,
-            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => false,
-        }
+    /// Writes a line; false if it is lost.
+    fn write(&self, line: String) -> bool {
+        let sent = self.lines.as_ref().map(|lines| lines.try_send(line));
+        !matches!(
+            sent,
+            Some(Err(TrySendError::Full(_) | TrySendError::Disconnected(_)))
+        )
     }
 }
 
@@ -94,13 +92,37 @@ pub(super) struct Record {
     log: Arc<AccessLog>,
     metrics: Arc<Metrics>,
     begin: Instant,
+    /// What the line says of it, if there is a log.
+    asked: Option<Asked>,
+    route: Route,
+    status: u16,
+    bytes: u64,
+}
+
+/// Who asked for what.
+struct Asked {
     from: IpAddr,
     /// Method, path and version.
     request: String,
     agent: String,
-    route: Route,
-    status: u16,
-    bytes: u64,
+}
+
+impl Asked {
+    fn new<B>(from: IpAddr, request: &Request<B>) -> Self {
+        let version = match request.version() {
+            Version::HTTP_2 => "HTTP/2",
+            Version::HTTP_10 => "HTTP/1.0",
+            _ => "HTTP/1.1",
+        };
+        let agent = request.headers().get(USER_AGENT);
+        let agent = agent.and_then(|agent| agent.to_str().ok()).unwrap_or("-");
+        let path = request.uri().path().replace('"', "%22");
+        Self {
+            from,
+            request: format!("{} {path} {version}", request.method()),
+            agent: agent.replace('"', "'"),
+        }
+    }
 }
 
 impl Record {
@@ -110,25 +132,12 @@ impl Record {
         from: IpAddr,
         request: &Request<B>,
     ) -> Self {
-        let version = match request.version() {
-            Version::HTTP_2 => "HTTP/2",
-            Version::HTTP_10 => "HTTP/1.0",
-            _ => "HTTP/1.1",
-        };
-        let agent = request.headers().get(USER_AGENT);
-        let agent = agent.and_then(|agent| agent.to_str().ok()).unwrap_or("-");
         metrics.begin();
         Self {
+            begin: Instant::now(),
+            asked: log.lines.is_some().then(|| Asked::new(from, request)),
             log,
             metrics,
-            begin: Instant::now(),
-            from,
-            request: format!(
-                "{} {} {version}",
-                request.method(),
-                request.uri().path().replace('"', "%22")
-            ),
-            agent: agent.replace('"', "'"),
             route: Route::Other,
             status: 500,
             bytes: 0,
@@ -150,19 +159,17 @@ impl Record {
         self.bytes += bytes;
     }
 
-    fn line(&self, took: Duration) -> String {
-        let seconds = fs::now().seconds();
-        let time = Timestamp::from_seconds(seconds).map(|time| time.to_string());
-        format!(
-            "{} {} \"{}\" {} {} {:.1}ms \"{}\"\n",
-            time.unwrap_or_default(),
-            self.from,
-            self.request,
-            self.status,
-            self.bytes,
-            took.as_secs_f64() * 1_000.0,
-            self.agent
-        )
+    fn line(&self, asked: &Asked, took: Duration) -> String {
+        let Asked {
+            from,
+            request,
+            agent,
+        } = asked;
+        let (status, bytes) = (self.status, self.bytes);
+        let time = Timestamp::from_seconds(fs::now().seconds());
+        let time = time.map(|time| time.to_string()).unwrap_or_default();
+        let took = took.as_secs_f64() * 1_000.0;
+        format!("{time} {from} \"{request}\" {status} {bytes} {took:.1}ms \"{agent}\"\n")
     }
 }
 
@@ -170,7 +177,9 @@ impl Drop for Record {
     fn drop(&mut self) {
         let took = self.begin.elapsed();
         self.metrics.end(self.route, self.status, self.bytes, took);
-        if !self.log.write(|| self.line(took)) {
+        if let Some(asked) = &self.asked
+            && !self.log.write(self.line(asked, took))
+        {
             self.metrics.lost_line();
         }
     }

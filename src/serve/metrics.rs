@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -12,15 +13,17 @@ const TIMES: [f64; 9] = [0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 30.0];
 
 /// Counters and gauges of a server.
 #[derive(Default)]
-pub(super) struct Metrics(Mutex<Counts>);
+pub(super) struct Metrics {
+    counts: Mutex<Counts>,
+    under_way: AtomicUsize,
+    connections: AtomicUsize,
+}
 
 #[derive(Default)]
 struct Counts {
     requests: BTreeMap<(Route, u16), u64>,
     times: BTreeMap<Route, Times>,
     bytes: BTreeMap<Route, u64>,
-    under_way: i64,
-    connections: i64,
     accepted: u64,
     asked: u64,
     answered: u64,
@@ -46,18 +49,18 @@ pub(super) struct Stock {
 
 impl Metrics {
     fn counts(&self) -> MutexGuard<'_, Counts> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A request begins.
     pub(super) fn begin(&self) {
-        self.counts().under_way += 1;
+        self.under_way.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Its answer is gone.
     pub(super) fn end(&self, route: Route, status: u16, bytes: u64, took: Duration) {
+        self.under_way.fetch_sub(1, Ordering::Relaxed);
         let mut counts = self.counts();
-        counts.under_way -= 1;
         *counts.requests.entry((route, status)).or_default() += 1;
         *counts.bytes.entry(route).or_default() += bytes;
         let seconds = took.as_secs_f64();
@@ -70,18 +73,17 @@ impl Metrics {
     }
 
     pub(super) fn connected(&self) {
-        let mut counts = self.counts();
-        counts.connections += 1;
-        counts.accepted += 1;
+        self.connections.fetch_add(1, Ordering::Relaxed);
+        self.counts().accepted += 1;
     }
 
     /// Connections that are open.
     pub(super) fn connections(&self) -> usize {
-        usize::try_from(self.counts().connections).unwrap_or(0)
+        self.connections.load(Ordering::Relaxed)
     }
 
     pub(super) fn disconnected(&self) {
-        self.counts().connections -= 1;
+        self.connections.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// A call asked for recipes and got outputs.
@@ -184,12 +186,12 @@ impl Metrics {
             (
                 "connections",
                 "Connections that are open.",
-                counts.connections.to_string(),
+                self.connections().to_string(),
             ),
             (
                 "requests_under_way",
                 "Requests whose answers are not gone.",
-                counts.under_way.to_string(),
+                self.under_way.load(Ordering::Relaxed).to_string(),
             ),
             (
                 "recipes",
