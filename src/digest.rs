@@ -166,6 +166,11 @@ macro_rules! identifier {
             pub fn finish(digest: Canonical) -> Self {
                 Self(digest.finish())
             }
+
+            /// The raw bits.
+            pub fn as_bytes(&self) -> &[u8; 20] {
+                &self.0
+            }
         }
 
         impl fmt::Display for $name {
@@ -215,6 +220,12 @@ identifier!(
     /// Identifies an output: a recipe with all inputs known, so one set of files.
     OutputId,
     "output id"
+);
+identifier!(
+    /// Identifies a package with the versions of all it depends on, as a lock
+    /// file has them: many recipes may have it, with other features or profiles.
+    TreeHash,
+    "tree hash"
 );
 identifier!(
     /// Identifies a unit exactly as Cargo tells units apart: a recipe with its

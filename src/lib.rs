@@ -10,7 +10,7 @@
 //! | 2 | [`recipe`], [`output`], [`trust`] | what to build; what building it produced; keys and signatures |
 //! | 3 | [`store`], [`substituter`], [`builder`] | the hash-addressed store and its collector; where outputs come from; containers and the local sandbox |
 //! | 4 | [`plan`], [`substitute`], [`publish`], [`link`], [`harvest`], [`bridge`] | what is needed; from substituters; to substituters; into `target/`; out of `target/`; the rustc wrapper |
-//! | 5 | [`build`], [`serve`] | one command, from plan to summary; a substituter over HTTP |
+//! | 5 | [`build`], [`serve`], [`analyse`] | one command, from plan to summary; a substituter over HTTP; what many lock files share |
 //! | 6 | [`realise`] | recipes made valid in builders |
 //! | 7 | [`cli`] | arguments, printing, exit codes |
 //!
@@ -18,6 +18,7 @@
 //! (what cannot be proved, Cargo compiles), and a quickbuild failure never
 //! fails a build.
 
+pub mod analyse;
 pub mod bridge;
 pub mod build;
 pub mod builder;

@@ -1,5 +1,7 @@
 //! The command line. Names are a contract: add to them, do not rename them.
 
+mod analysis;
+
 use std::ffi::OsString;
 use std::path::PathBuf;
 
@@ -7,6 +9,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
 use super::serve::ServeArguments;
+pub(super) use analysis::{AnalyseArguments, AnalysisFormat};
 
 /// Compile a Cargo unit once, find it Fresh ever after.
 #[derive(Debug, Parser)]
@@ -134,6 +137,15 @@ pub(super) enum Command {
     /// Show or forget what substituters answered.
     #[command(subcommand)]
     Cache(CacheCommand),
+    /// Find out what many lock files have in common, and what is worth prebuilding.
+    ///
+    /// Nothing is sent anywhere without `--lookup`. Compile seconds are those of the store and of
+    /// the reports given with `--timings`; the rest is estimated.
+    #[command(
+        after_help = "Examples:\n  quickbuild analyse ~/src\n  quickbuild analyse ~/src --package tokio --budget-seconds 3600 --format html > report.html\n\
+            Exit code 1: some files were left out, which the report names."
+    )]
+    Analyse(AnalyseArguments),
     /// Build recipes, or what a workspace depends on, in a pinned builder.
     #[command(
         after_help = "Examples:\n  quickbuild realise serde_json axum\n  quickbuild realise --workspace . -- --release\n\

@@ -2,6 +2,7 @@
 //! standard error to what is said about the work; Cargo's own output is left
 //! as it is.
 
+mod analyse;
 mod arguments;
 mod bridge;
 mod builder;
@@ -203,6 +204,7 @@ fn run(
         Command::Substitute(_) => substitute::run(surroundings, cargo_arguments),
         Command::Push(arguments) => push::run(surroundings, &arguments),
         Command::Serve(arguments) => serve::run(surroundings, *arguments),
+        Command::Analyse(arguments) => analyse::run(surroundings, &arguments),
         Command::Cache(command) => cache::run(surroundings, command),
         Command::Realise(arguments) => realise::run(surroundings, arguments),
         Command::Log { recipe } => realise::log(surroundings, &recipe),

@@ -126,8 +126,10 @@ impl Linker<'_> {
         }
         refresh_timed(&mut jobs, plan, self.inspector, state, self.time);
 
-        let (in_place, pending): (Vec<Job<'_>>, Vec<Job<'_>>) =
+        let (in_place, mut pending): (Vec<Job<'_>>, Vec<Job<'_>>) =
             jobs.into_iter().partition(|job| job.in_place);
+        // A program may take as long to copy as all else to link: it goes first.
+        pending.sort_by_cached_key(|job| std::cmp::Reverse(job.copied_bytes()));
         let mut linked = Linked {
             placed: 0,
             in_place: in_place.len(),
@@ -135,6 +137,7 @@ impl Linker<'_> {
         self.progress.begin(pending.len());
         let mut results: Vec<(usize, fs::Result<Vec<PathBuf>>)> = pending
             .par_iter()
+            .with_max_len(1)
             .map(|job| {
                 let placed = self.place(job);
                 self.progress.advance();
@@ -358,6 +361,16 @@ impl Job<'_> {
         let name = self.unit.unit.crate_name();
         let extra = &self.naming.extra_filename;
         self.paths.out_dir.join(format!("lib{name}{extra}.rmeta"))
+    }
+
+    /// Bytes that are copied where files cannot share blocks.
+    fn copied_bytes(&self) -> u64 {
+        let files = self.output.files.iter();
+        let copied = files.filter(|file| {
+            self.unit.kind == "build-run"
+                || sharing(self.unit, self.output, file.role) == Sharing::Private
+        });
+        copied.map(|file| file.size).sum()
     }
 
     /// Whether a source is newer than what Cargo compares it with.

@@ -14,7 +14,7 @@ const RANKS: [&[&str]; 8] = [
     &["recipe", "output", "trust"],
     &["store", "substituter", "builder"],
     &["plan", "substitute", "publish", "link", "harvest", "bridge"],
-    &["build", "serve"],
+    &["build", "serve", "analyse"],
     &["realise"],
     &["cli"],
 ];

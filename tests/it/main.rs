@@ -1,5 +1,6 @@
 //! Integration tests: the program as users run it, on projects of all kinds.
 //!
+//! * `analyse`: lock files, real and broken.
 //! * `architecture`: what the sources may import.
 //! * `phases`: cold, no-op, second checkout, relocated, changed, checked.
 //! * `builders`: images are made, pinned and checked.
@@ -18,6 +19,7 @@
     reason = "a test ends where something unexpected happens"
 )]
 
+mod analyse;
 mod architecture;
 mod bad_days;
 mod builders;

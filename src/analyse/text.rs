@@ -1,0 +1,160 @@
+//! A report as lines for a terminal.
+
+use std::fmt::Write as _;
+
+use super::report::Report;
+
+/// Trees and crates that are shown.
+const SHOWN: usize = 10;
+
+/// The report in words.
+pub fn text(report: &Report) -> String {
+    let mut text = String::new();
+    // Writing to a string cannot fail.
+    let _ = write(&mut text, report);
+    text
+}
+
+fn write(text: &mut String, report: &Report) -> std::fmt::Result {
+    let counted = &report.counted;
+    writeln!(
+        text,
+        "{} lock files of {} repositories: {} packages, {} of them with trees that others could have, {} different trees.",
+        counted.projects,
+        counted.repositories,
+        counted.packages,
+        counted.shareable,
+        counted.distinct_trees
+    )?;
+    match &counted.platform {
+        Some(platform) => writeln!(
+            text,
+            "They are those for {platform}, as far as known: the registry's index is at hand for {} of the packages{}.",
+            counted.placed,
+            if counted.placed * 10 < counted.packages * 9 {
+                "; `--lookup` asks for the rest"
+            } else {
+                ""
+            }
+        )?,
+        None => writeln!(text, "They are those of all platforms.")?,
+    }
+    let costs = &report.costs;
+    writeln!(
+        text,
+        "Seconds are measured for {} packages, taken from another version for {}, estimated for {}.",
+        costs.measured, costs.other_version, costs.estimated
+    )?;
+    match &costs.error {
+        Some(error) => writeln!(
+            text,
+            "On {} packages that were held out, half of the estimates are off by less than a factor of {:.1}, nine of ten by less than {:.1}; all together are {:.2} of what was measured.",
+            error.packages, error.median_factor, error.ninth_factor, error.total_ratio
+        )?,
+        None => writeln!(
+            text,
+            "Too little was measured to estimate the rest; compile some projects with `quickbuild build` first, or pass `--timings`."
+        )?,
+    }
+    let sharing = &report.sharing;
+    writeln!(text, "\nCommodity and niche")?;
+    writeln!(
+        text,
+        "  {} of all packages have a tree that another repository has, too; by compile seconds it is {}.\n  {} have a version that another repository has, whatever is below it.",
+        percent(sharing.packages),
+        percent(sharing.seconds),
+        percent(sharing.versions)
+    )?;
+    writeln!(
+        text,
+        "\nWhat a budget covers        (share of the {:.0} s of all different trees)",
+        costs.distinct_seconds
+    )?;
+    writeln!(
+        text,
+        "  {:>8} {:>14} {:>14}",
+        "budget", "seen projects", "unseen ones"
+    )?;
+    for point in &report.coverage {
+        writeln!(
+            text,
+            "  {:>8} {:>14} {:>14}",
+            percent(point.budget),
+            percent(point.seen),
+            percent(point.unseen)
+        )?;
+    }
+    if !report.bundles.is_empty() {
+        writeln!(
+            text,
+            "\nWho can have a package's whole tree from few builds"
+        )?;
+        writeln!(
+            text,
+            "  {:<14} {:>8} {:>6} {:>11} {:>11} {:>11} {:>11} {:>11}",
+            "package",
+            "projects",
+            "trees",
+            "best one",
+            "best ten",
+            "unseen: one",
+            "ten",
+            "aligned ten"
+        )?;
+        for reach in &report.bundles {
+            writeln!(
+                text,
+                "  {:<14} {:>8} {:>6} {:>11} {:>11} {:>11} {:>11} {:>11}",
+                reach.package,
+                reach.projects,
+                reach.trees,
+                percent(reach.exact.one),
+                percent(reach.exact.ten),
+                percent(reach.exact_unseen.one),
+                percent(reach.exact_unseen.ten),
+                percent(reach.aligned_unseen.ten)
+            )?;
+        }
+    }
+    writeln!(text, "\nShared trees of the most value")?;
+    for top in report.top.iter().take(SHOWN) {
+        writeln!(
+            text,
+            "  {:<32} {:>4} packages {:>7.1} s {:>4} repositories  {}",
+            top.name, top.size, top.seconds, top.repositories, top.tree
+        )?;
+    }
+    writeln!(text, "\nCrates by the repositories that have them")?;
+    for drift in report.crates.iter().take(SHOWN) {
+        writeln!(
+            text,
+            "  {:<24} {:>4} repositories {:>4} versions {:>5} trees, the most common in {}",
+            drift.name,
+            drift.repositories,
+            drift.versions,
+            drift.trees,
+            percent(drift.largest)
+        )?;
+    }
+    if let Some(selection) = &report.selection {
+        writeln!(
+            text,
+            "\nUnder the budget: {} trees, {:.0} s to build, {:.1} MB, save {} of all compile seconds.",
+            selection.trees.len(),
+            selection.build_seconds,
+            selection.bytes / 1e6,
+            percent(selection.saved)
+        )?;
+    }
+    if !report.left_out.is_empty() {
+        writeln!(text, "\n{} files were left out:", report.left_out.len())?;
+        for left in &report.left_out {
+            writeln!(text, "  {}: {}", left.path, left.reason)?;
+        }
+    }
+    Ok(())
+}
+
+fn percent(share: f64) -> String {
+    format!("{:.1} %", share * 100.0)
+}

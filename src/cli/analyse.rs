@@ -1,0 +1,152 @@
+//! `quickbuild analyse`: what many lock files have in common.
+
+use std::collections::BTreeSet;
+use std::process::ExitCode;
+
+use super::arguments::{AnalyseArguments, AnalysisFormat};
+use super::terminal::{print, print_json};
+use super::{Exit, Failure, Surroundings};
+use crate::analyse::census::{Census, Freshness};
+use crate::analyse::costs::Measurements;
+use crate::analyse::projects::{self, Search, parse_day};
+use crate::analyse::report::{LeftOut, Questions, report};
+use crate::analyse::selection::Budget;
+use crate::analyse::{page, text};
+use crate::build::chain;
+use crate::cargo::index_cache::{IndexCache, Target};
+use crate::cargo::registry_index::RegistryIndex;
+use crate::cargo::source::PackageSource;
+use crate::config::parse_size;
+use crate::fs;
+use crate::store::Store;
+
+pub(super) fn run(
+    surroundings: &Surroundings,
+    arguments: &AnalyseArguments,
+) -> Result<ExitCode, Failure> {
+    let freshness = Freshness {
+        since: match &arguments.since {
+            Some(text) => Some(parse_day(text).ok_or_else(|| {
+                Failure::new(format!("`{text}` is not a date")).hint("write `2026-01-31`")
+            })?),
+            None => None,
+        },
+        half_life: arguments.half_life,
+    };
+    let budget = match (arguments.budget_seconds, &arguments.budget_bytes) {
+        (Some(seconds), _) => Some(Budget::Seconds(seconds)),
+        (None, Some(text)) => {
+            let bytes = parse_size(text).ok_or_else(|| {
+                Failure::new(format!("`{text}` is not a size")).hint("write `10GB` or `512MiB`")
+            })?;
+            Some(Budget::Bytes(bytes as f64))
+        }
+        (None, None) => None,
+    };
+    let paths = arguments
+        .paths
+        .iter()
+        .map(|path| surroundings.folder.join(path));
+    let mut search = Search::run(&paths.collect::<Vec<_>>());
+    if !arguments.tier.is_empty() {
+        search.found.retain(|found| {
+            let tier = found.tier.as_ref();
+            tier.is_some_and(|tier| arguments.tier.contains(tier))
+        });
+    }
+    let mut left_out: Vec<LeftOut> = search
+        .faults
+        .iter()
+        .map(|(path, fault)| LeftOut {
+            path: path.display().to_string(),
+            reason: chain(fault),
+        })
+        .collect();
+    let index = match arguments.platform.as_str() {
+        "all" => None,
+        triple => Some(index(
+            surroundings,
+            (triple != "host").then_some(triple),
+            &search,
+            arguments.lookup,
+        )?),
+    };
+    let (census, faults) = Census::take(&search.found, freshness, index.as_ref());
+    left_out.extend(faults.iter().map(|(position, fault)| LeftOut {
+        path: search.found[*position].path.display().to_string(),
+        reason: chain(fault),
+    }));
+    left_out.sort_by(|a, b| a.path.cmp(&b.path));
+    if census.projects.is_empty() {
+        for left in &left_out {
+            crate::console::line(&format!("warning: {}: {}", left.path, left.reason));
+        }
+        return Err(Failure::new("there is no lock file to analyse")
+            .hint("name folders with `Cargo.lock` files in them, or such files"));
+    }
+    let mut measurements = Measurements::default();
+    measurements.add_archives(&surroundings.environment.cargo_home())?;
+    let root = surroundings.config()?.store;
+    if root.is_dir() {
+        measurements.add_store(&Store::open(&root)?)?;
+    }
+    for page in &arguments.timings {
+        measurements.add_report(&surroundings.folder.join(page))?;
+    }
+    let (costs, error) = measurements.costs(&census);
+    let questions = Questions {
+        packages: arguments.package.clone(),
+        budget,
+        platform: index.map(|index| index.target().triple.clone()),
+    };
+    let report = report(&census, &costs, error, &questions, left_out);
+    match arguments.format {
+        AnalysisFormat::Text => print(&text::text(&report)),
+        AnalysisFormat::Json => print_json(&report),
+        AnalysisFormat::Html => print(&page::page(&report)),
+    }
+    let exit = match report.left_out.is_empty() {
+        true => Exit::Success,
+        false => Exit::Found,
+    };
+    Ok(exit.into())
+}
+
+/// What is known of platforms: what Cargo has looked up before and, on demand,
+/// what it looks up now, which is kept in the store's cache.
+fn index(
+    surroundings: &Surroundings,
+    triple: Option<&str>,
+    search: &Search,
+    lookup: bool,
+) -> Result<IndexCache, Failure> {
+    let environment = &surroundings.environment;
+    let target = Target::ask(environment, &surroundings.folder, triple)?;
+    let scratch = surroundings.config()?.store.join("cache/registry-index");
+    if lookup {
+        let mut names: BTreeSet<String> = BTreeSet::new();
+        for found in &search.found {
+            // What cannot be read is reported when it is counted.
+            let Ok(lock) = projects::read(&found.path) else {
+                continue;
+            };
+            let source = |text: &String| PackageSource::parse(text);
+            let public = lock.packages.into_iter().filter(|package| {
+                package.source.as_ref().and_then(source) == Some(PackageSource::CratesIo)
+            });
+            names.extend(public.map(|package| package.name));
+        }
+        let names: BTreeSet<&str> = names.iter().map(String::as_str).collect();
+        fs::remove_dir_all(&scratch)?;
+        fs::create_dir_all(&scratch)?;
+        RegistryIndex::ask(
+            environment,
+            &surroundings.folder,
+            &PackageSource::CratesIo,
+            &names,
+            &scratch,
+        )?;
+    }
+    let homes = [environment.cargo_home(), scratch.join("home")];
+    Ok(IndexCache::open(target, &homes)?)
+}

@@ -1,0 +1,56 @@
+//! The arguments of `analyse`.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+
+/// Arguments of `analyse`.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct AnalyseArguments {
+    /// Folders to search for `Cargo.lock` files, or such files.
+    #[arg(value_name = "DIR|FILE", required = true)]
+    pub(in crate::cli) paths: Vec<PathBuf>,
+    /// A package whose dependents are looked at; may be repeated.
+    #[arg(long, value_name = "NAME", default_values = ["tokio", "hyper", "actix-web", "serde", "clap"])]
+    pub(in crate::cli) package: Vec<String>,
+    /// Choose what to build in so many seconds of one processor.
+    #[arg(long, value_name = "SECONDS", conflicts_with = "budget_bytes")]
+    pub(in crate::cli) budget_seconds: Option<f64>,
+    /// Choose what to build in so much storage, such as `10GB`.
+    #[arg(long, value_name = "SIZE")]
+    pub(in crate::cli) budget_bytes: Option<String>,
+    /// A page that `cargo build --timings` wrote; may be repeated.
+    #[arg(long, value_name = "FILE")]
+    pub(in crate::cli) timings: Vec<PathBuf>,
+    /// The platform whose packages are counted: a triple, `host`, or `all`. What
+    /// Cargo has not looked up in the registry counts everywhere.
+    #[arg(long, value_name = "TRIPLE", default_value = "host")]
+    pub(in crate::cli) platform: String,
+    /// Let Cargo look up in the registry what packages need on which platform;
+    /// the names of all packages are sent there.
+    #[arg(long)]
+    pub(in crate::cli) lookup: bool,
+    /// Only projects that `index.tsv` says to be of this tier; may be repeated.
+    #[arg(long, value_name = "WORD")]
+    pub(in crate::cli) tier: Vec<String>,
+    /// Leave out projects that changed last before this day, by `index.tsv`.
+    #[arg(long, value_name = "YYYY-MM-DD")]
+    pub(in crate::cli) since: Option<String>,
+    /// Count a project half for each so many days since it changed.
+    #[arg(long, value_name = "DAYS")]
+    pub(in crate::cli) half_life: Option<f64>,
+    /// How to print it.
+    #[arg(long, value_enum, default_value = "text")]
+    pub(in crate::cli) format: AnalysisFormat,
+}
+
+/// Forms of an analysis.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(in crate::cli) enum AnalysisFormat {
+    /// For people.
+    Text,
+    /// For programs; see docs/formats/analysis.md.
+    Json,
+    /// One page with plots.
+    Html,
+}
