@@ -52,6 +52,12 @@ pub fn raw(text: &str) {
     eprint!("{text}");
 }
 
+/// Prints whole lines on standard output for as long as somebody reads them.
+pub fn lines_out(lines: &str) -> std::io::Result<()> {
+    use std::io::Write as _;
+    std::io::stdout().lock().write_all(lines.as_bytes())
+}
+
 /// Prints text on standard output, such as a build script's instructions.
 pub fn out(text: &str) {
     print!("{text}");

@@ -10,7 +10,7 @@
 //! | 2 | [`recipe`], [`output`], [`trust`] | what to build; what building it produced; keys and signatures |
 //! | 3 | [`store`], [`substituter`], [`builder`] | the hash-addressed store and its collector; where outputs come from; containers and the local sandbox |
 //! | 4 | [`plan`], [`substitute`], [`publish`], [`link`], [`harvest`], [`bridge`] | what is needed; from substituters; to substituters; into `target/`; out of `target/`; the rustc wrapper |
-//! | 5 | [`build`], [`analyse`], [`audit`] | one command, from plan to summary; what many lock files share; where outputs came from |
+//! | 5 | [`build`], [`serve`], [`analyse`], [`audit`] | one command, from plan to summary; a substituter over HTTP; what many lock files share; where outputs came from |
 //! | 6 | [`realise`] | recipes made valid in builders |
 //! | 7 | [`cli`] | arguments, printing, exit codes |
 //!
@@ -38,6 +38,7 @@ pub mod plan;
 pub mod publish;
 pub mod realise;
 pub mod recipe;
+pub mod serve;
 pub mod store;
 pub mod substitute;
 pub mod substituter;

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
+use super::serve::ServeArguments;
 pub(super) use analysis::{AnalyseArguments, AnalysisFormat};
 pub(super) use places::{CopyArguments, PruneArguments, PushArguments};
 
@@ -157,6 +158,12 @@ pub(super) enum Command {
         after_help = "Example: quickbuild prune s3://bucket/cache --older-than 90d --max-size 50GB --keep tokio --dry-run"
     )]
     Prune(PruneArguments),
+    /// Be a substituter over HTTP: of the store, or of a published folder.
+    #[command(
+        after_help = "Examples:\n  quickbuild serve --listen 0.0.0.0:8080\n  quickbuild serve /srv/cache --tls-cert cert.pem --tls-key key.pem --write-tokens tokens --public-key cache.example.org-1:…\n\
+            The server signs nothing: `quickbuild key sign`. SIGINT and SIGTERM end it when requests under way are answered."
+    )]
+    Serve(Box<ServeArguments>),
     /// Show or forget what substituters answered.
     #[command(subcommand)]
     Cache(CacheCommand),

@@ -17,6 +17,7 @@ mod prune;
 mod push;
 mod realise;
 mod recipe;
+mod serve;
 mod store;
 mod substitute;
 mod terminal;
@@ -215,6 +216,7 @@ fn run(
         Command::Push(arguments) => push::run(surroundings, &arguments),
         Command::Copy(arguments) => copy::run(surroundings, &arguments),
         Command::Prune(arguments) => prune::run(surroundings, &arguments),
+        Command::Serve(arguments) => serve::run(surroundings, *arguments),
         Command::Analyse(arguments) => analyse::run(surroundings, &arguments),
         Command::Cache(command) => cache::run(surroundings, command),
         Command::Realise(arguments) => realise::run(surroundings, arguments),

@@ -41,6 +41,9 @@ pub struct SubstituterSettings {
     pub members: bool,
     /// What to show to be let in.
     pub token: Option<Token>,
+    /// Certificates, in PEM, by which the server's may be signed besides those
+    /// that the system trusts.
+    pub ca: Option<PathBuf>,
     /// How long to wait for a connection, for an answer, and without bytes.
     pub timeout: Duration,
     /// The server of a bucket, where it is none of the usual ones.
@@ -92,6 +95,7 @@ pub(super) struct Table {
     members: bool,
     token: Option<String>,
     token_variable: Option<String>,
+    ca: Option<PathBuf>,
     timeout: Option<String>,
     endpoint: Option<String>,
     api: Option<String>,
@@ -111,6 +115,7 @@ impl SubstituterSettings {
             require_provenance: false,
             members: false,
             token: None,
+            ca: None,
             timeout: TIMEOUT,
             endpoint: None,
             api: None,
@@ -156,9 +161,11 @@ impl SubstituterSettings {
         };
         let variable = table.token_variable.as_deref();
         let of_variable = variable.and_then(|name| environment.get(name));
+        let base = path.parent().unwrap_or(Path::new("/")).to_owned();
         Ok(Self {
             url: table.url,
-            base: path.parent().unwrap_or(Path::new("/")).to_owned(),
+            ca: table.ca.map(|ca| base.join(ca)),
+            base,
             public_keys: table.public_keys,
             required_keys: table.required_keys,
             signatures,

@@ -10,6 +10,7 @@ pub mod fault;
 mod lock;
 mod place;
 mod private;
+mod region;
 mod stamp;
 
 use std::fs as std_fs;
@@ -20,6 +21,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub use lock::Lock;
 pub use place::{Placement, Sharing, place, place_at, take};
 pub use private::{Access, create_private_dir_all, write_new_private};
+pub use region::{read_at, read_at_once};
 pub use stamp::{Stamp, Time, now, set_mtime};
 
 use crate::digest::{ContentHash, ContentHasher};

@@ -69,14 +69,23 @@ pub struct Stamp {
 impl Stamp {
     /// Reads the stamp; `None` if there is no such file.
     pub fn of(path: &Path) -> Option<Self> {
-        let metadata = std_fs::metadata(path).ok()?;
+        Some(Self::from_metadata(&std_fs::metadata(path).ok()?))
+    }
+
+    /// The stamp of an open file.
+    pub fn of_open(file: &std_fs::File, path: &Path) -> Result<Self> {
+        let metadata = super::at("inspect", path, file.metadata())?;
+        Ok(Self::from_metadata(&metadata))
+    }
+
+    fn from_metadata(metadata: &std_fs::Metadata) -> Self {
         // Saturating: file systems know years that 64 bits of nanoseconds do not.
         let nanoseconds = metadata.mtime().saturating_mul(1_000_000_000);
-        Some(Self {
+        Self {
             mtime: Time(nanoseconds.saturating_add(metadata.mtime_nsec())),
             size: metadata.size(),
             inode: metadata.ino(),
-        })
+        }
     }
 
     /// Bytes on the device, the number of hardlinks and the device of a file.

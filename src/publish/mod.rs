@@ -100,12 +100,21 @@ impl Scratch {
     /// One in the store, whose collector finds what a killed process leaves, or
     /// in the system's folder where the store cannot be written to.
     pub fn new(store: &Store, environment: &Environment) -> fs::Result<Self> {
-        let folder = if store.is_writable() {
-            store.stage_path("publish")
-        } else {
-            let parent = environment.get("TMPDIR").unwrap_or("/tmp");
-            fs::unique_beside(&Path::new(parent).join("quickbuild-publish"))
-        };
+        if store.is_writable() {
+            return Self::in_store(store);
+        }
+        let parent = environment.get("TMPDIR").unwrap_or("/tmp");
+        Self::at(fs::unique_beside(
+            &Path::new(parent).join("quickbuild-publish"),
+        ))
+    }
+
+    /// One in the store.
+    pub fn in_store(store: &Store) -> fs::Result<Self> {
+        Self::at(store.stage_path("publish"))
+    }
+
+    fn at(folder: PathBuf) -> fs::Result<Self> {
         fs::create_private_dir_all(&folder)?;
         Ok(Self(folder))
     }

@@ -8,7 +8,7 @@ use std::io::{self, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 
 use super::ArchiveRef;
-use crate::digest::ContentHasher;
+use crate::digest::{ContentHash, ContentHasher};
 use crate::fs::{self, FsError};
 use crate::output::{FILE_TIME, Output};
 
@@ -117,6 +117,21 @@ pub fn unpack(
     content: impl Read,
     into: &Path,
 ) -> Result<(), UnpackError> {
+    fs::create_dir_all(&into.join("files"))?;
+    compare(output, archive, content, Some(into))
+}
+
+/// Sees whether [`unpack`] would unpack it.
+pub fn verify(output: &Output, archive: ArchiveRef, content: impl Read) -> Result<(), UnpackError> {
+    compare(output, archive, content, None)
+}
+
+fn compare(
+    output: &Output,
+    archive: ArchiveRef,
+    content: impl Read,
+    into: Option<&Path>,
+) -> Result<(), UnpackError> {
     let mut content = Hashing {
         // Neither an endless archive nor one that is longer than it says.
         inner: content.take(archive.size.saturating_add(1)),
@@ -134,7 +149,7 @@ pub fn unpack(
     Ok(())
 }
 
-fn read(output: &Output, content: impl Read, into: &Path) -> Result<(), UnpackError> {
+fn read(output: &Output, content: impl Read, into: Option<&Path>) -> Result<(), UnpackError> {
     let buffered = BufReader::with_capacity(128 << 10, content);
     let decoder = zstd::Decoder::with_buffer(buffered).map_err(UnpackError::Read)?;
     let mut decoder = decoder.single_frame();
@@ -143,7 +158,6 @@ fn read(output: &Output, content: impl Read, into: &Path) -> Result<(), UnpackEr
         .map_err(UnpackError::Read)?;
     // No more is unpacked than the manifest promises, whatever was packed.
     let mut archive = tar::Archive::new(decoder.take(tar_size(output) + 1));
-    fs::create_dir_all(&into.join("files"))?;
     let mut next = 0;
     for entry in archive.entries().map_err(UnpackError::Read)?.raw(true) {
         let mut entry = entry.map_err(UnpackError::Read)?;
@@ -162,13 +176,18 @@ fn read(output: &Output, content: impl Read, into: &Path) -> Result<(), UnpackEr
         if entry.header().mode().ok() != Some(file.mode) {
             return refuse(format!("`{name}` has another mode"));
         }
-        let path = into.join(&name);
-        let written = fs::write_hashed(&mut entry, &path)?;
-        let (size, digest) = written.map_err(UnpackError::Read)?;
+        let path = into.map(|folder| folder.join(&name));
+        let read = match &path {
+            Some(path) => fs::write_hashed(&mut entry, path)?,
+            None => hash(&mut entry),
+        };
+        let (size, digest) = read.map_err(UnpackError::Read)?;
         if (size, Some(digest)) != (file.size, file.sha256) {
             return refuse(format!("`{name}` has another SHA-256"));
         }
-        fs::set_mode(&path, file.mode)?;
+        if let Some(path) = &path {
+            fs::set_mode(path, file.mode)?;
+        }
         next += 1;
     }
     if next != output.files.len() {
@@ -188,6 +207,17 @@ fn read(output: &Output, content: impl Read, into: &Path) -> Result<(), UnpackEr
         0 => Ok(()),
         _ => refuse("something follows it"),
     }
+}
+
+/// The length and the digest of a stream.
+fn hash(content: impl Read) -> io::Result<(u64, ContentHash)> {
+    let mut hashing = Hashing {
+        inner: content,
+        hasher: ContentHasher::default(),
+        size: 0,
+    };
+    io::copy(&mut hashing, &mut io::sink())?;
+    Ok((hashing.size, hashing.hasher.finish()))
 }
 
 /// Counts and hashes what passes.

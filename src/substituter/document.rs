@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::io::Read as _;
+use std::sync::LazyLock;
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{FORMAT, Result, SubstituterError};
+use super::{FORMAT, MAX_RECIPES, Result, SubstituterError};
 use crate::digest::{ContentHash, OutputId, RecipeHash, UnitKey};
 use crate::output::provenance::Statement;
 use crate::output::{Naming, Output};
@@ -20,6 +22,8 @@ pub const CALL: &str = "v1/lookup";
 pub const MAX_INFO: u64 = 64 << 10;
 /// Bytes that a document may have.
 pub const MAX_DOCUMENT: u64 = 64 << 20;
+/// Bytes that a call's body may have.
+pub const MAX_CALL: u64 = 256 << 10;
 /// Bytes that a document may have when it is unpacked.
 const MAX_UNPACKED: u64 = 512 << 20;
 /// Bytes that a client goes back for a repetition, as a power of two.
@@ -121,6 +125,18 @@ struct RawEntry {
     provenance: Option<Statement>,
 }
 
+impl From<&Entry> for RawEntry {
+    fn from(entry: &Entry) -> Self {
+        let signatures = entry.signatures.iter().flat_map(Signatures::iter);
+        Self {
+            manifest: entry.output.clone(),
+            archive: entry.archive,
+            signatures: signatures.map(Signature::to_string).collect(),
+            provenance: entry.provenance.clone(),
+        }
+    }
+}
+
 #[derive(Serialize)]
 struct RawDocument {
     format: u32,
@@ -197,28 +213,53 @@ impl Document {
 
     /// The document's bytes.
     pub fn to_bytes(&self) -> Vec<u8> {
-        let entries = self.outputs.values().map(|entry| RawEntry {
-            manifest: entry.output.clone(),
-            archive: entry.archive,
-            signatures: entry
-                .signatures
-                .iter()
-                .flat_map(Signatures::iter)
-                .map(Signature::to_string)
-                .collect(),
-            provenance: entry.provenance.clone(),
-        });
+        let entries = self.outputs.values().map(RawEntry::from);
         let raw = RawDocument {
             format: FORMAT,
             outputs: entries.collect(),
             namings: self.namings.values().cloned().collect(),
         };
         let json = serde_json::to_vec(&raw).expect("a document serialises");
-        zstd::bulk::compress(&json, LEVEL).expect("what is in memory can be packed")
+        pack(&json)
+    }
+
+    /// An answer whose parts are packed already, each by itself: entries by
+    /// their ids, then namings by their units' keys.
+    pub fn assemble(
+        mut entries: impl ExactSizeIterator<Item = Bytes>,
+        mut namings: impl ExactSizeIterator<Item = Bytes>,
+    ) -> Vec<Bytes> {
+        static TEXTS: LazyLock<[Bytes; 4]> = LazyLock::new(|| {
+            let begin = format!("{{\"format\":{FORMAT},\"outputs\":[");
+            let texts = [begin.as_str(), ",", "],\"namings\":[", "]}"];
+            texts.map(|text| pack(text.as_bytes()).into())
+        });
+        let [begin, comma, middle, end] = &*TEXTS;
+        let mut parts = Vec::with_capacity(2 * (entries.len() + namings.len()) + 3);
+        let list = |parts: &mut Vec<Bytes>, items: &mut dyn Iterator<Item = Bytes>| {
+            for (number, item) in items.enumerate() {
+                if number > 0 {
+                    parts.push(comma.clone());
+                }
+                parts.push(item);
+            }
+        };
+        parts.push(begin.clone());
+        list(&mut parts, &mut entries);
+        parts.push(middle.clone());
+        list(&mut parts, &mut namings);
+        parts.push(end.clone());
+        parts
     }
 }
 
 impl Entry {
+    /// The entry as a part of an answer.
+    pub fn to_part(&self) -> Bytes {
+        let json = serde_json::to_vec(&RawEntry::from(self)).expect("an entry serialises");
+        pack(&json).into()
+    }
+
     /// Adds what else is said of the same output; provenance that is there stays.
     pub fn add(&mut self, signatures: Option<Signatures>, provenance: Option<Statement>) {
         match (&mut self.signatures, signatures) {
@@ -268,6 +309,35 @@ impl Entry {
 struct Call {
     format: u32,
     recipes: Vec<RecipeHash>,
+}
+
+/// A naming as a part of an answer.
+pub fn naming_part(naming: &Naming) -> Bytes {
+    pack(&serde_json::to_vec(naming).expect("a naming serialises")).into()
+}
+
+/// Packs text. Frames of Zstandard can be put one behind the other, and so can
+/// what this gives.
+fn pack(text: &[u8]) -> Vec<u8> {
+    zstd::bulk::compress(text, LEVEL).expect("what is in memory can be packed")
+}
+
+/// The recipes that the body of a call asks for; `Err` says what is wrong with
+/// it.
+pub fn parse_call(bytes: &[u8]) -> std::result::Result<Vec<RecipeHash>, String> {
+    let call: Call = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+    if call.format != FORMAT {
+        return Err(format!("its format is {}, not {FORMAT}", call.format));
+    }
+    if call.recipes.len() > MAX_RECIPES {
+        return Err(format!("it asks for more than {MAX_RECIPES} recipes"));
+    }
+    let mut sorted = call.recipes.clone();
+    sorted.sort();
+    if sorted.windows(2).any(|pair| pair[0] == pair[1]) {
+        return Err("it asks for a recipe twice".to_owned());
+    }
+    Ok(call.recipes)
 }
 
 /// The body of a call for recipes.
@@ -376,6 +446,39 @@ mod tests {
             CacheInfo::parse(with_more, "u").unwrap(),
             CacheInfo::default()
         );
+    }
+
+    #[test]
+    fn an_answer_in_parts_is_a_document() {
+        let one = entry();
+        let mut other = one.clone();
+        other.output.references.clear();
+        other.output.id = output_id(
+            other.output.key,
+            &other.output.inputs,
+            &other.output.references,
+            &other.output.builder,
+        );
+        for count in 0..=2 {
+            let all = [&one, &other];
+            let entries: Vec<Bytes> = all[..count].iter().map(|entry| entry.to_part()).collect();
+            let parts = Document::assemble(entries.into_iter(), std::iter::empty());
+            let read = Document::parse(&parts.concat(), "u").unwrap();
+            assert_eq!(read.refused, [""; 0]);
+            let outputs = all[..count].iter().map(|e| (e.output.id, (*e).clone()));
+            assert_eq!(read.outputs, outputs.collect());
+        }
+    }
+
+    #[test]
+    fn calls_are_read_strictly() {
+        let recipe = entry().output.host_recipe;
+        assert_eq!(parse_call(&call(&[recipe])), Ok(vec![recipe]));
+        assert_eq!(parse_call(&call(&[])), Ok(vec![]));
+        assert!(parse_call(&call(&[recipe, recipe])).is_err());
+        for text in ["", "[]", "{\"format\":2,\"recipes\":[]}", "{\"format\":1}"] {
+            assert!(parse_call(text.as_bytes()).is_err(), "{text}");
+        }
     }
 
     #[test]

@@ -282,6 +282,18 @@ impl Substituter {
         })
     }
 
+    /// A folder, for those who write to one of their own.
+    pub fn folder(path: &Path) -> Result<Self> {
+        let url = path.to_string_lossy().into_owned();
+        let settings = SubstituterSettings::new(url, Path::new("/"), Vec::new());
+        Ok(Self {
+            location: Location::Folder(path.to_owned()),
+            policy: Policy::new(&settings)?,
+            settings,
+            backend: Box::new(folder::Folder::new(path.to_owned())),
+        })
+    }
+
     /// Where it is, as text for people.
     pub fn place(&self) -> String {
         self.location.to_string()

@@ -9,12 +9,14 @@ mod exchange;
 mod upload;
 
 use std::io::Read;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures_util::future::select;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue, RETRY_AFTER};
-use reqwest::{Client, NoProxy, Proxy, Response, StatusCode, redirect};
+use reqwest::{Certificate, Client, NoProxy, Proxy, Response, StatusCode, redirect};
 use tokio::runtime::Runtime;
 use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
@@ -27,6 +29,7 @@ use super::document::INFO;
 use super::{Result, SubstituterError, credentials};
 use crate::config::SubstituterSettings;
 use crate::environment::Environment;
+use crate::fs;
 
 /// Documents that are asked for at the same time.
 const PARALLEL: usize = 64;
@@ -208,6 +211,13 @@ fn client(
         .redirect(redirect::Policy::custom(follow))
         // Variables are those that this program was started with.
         .no_proxy();
+    if let Some(path) = &settings.ca {
+        let certificates = Certificate::from_pem_bundle(&fs::read(path)?)?;
+        if certificates.is_empty() {
+            return Err(format!("`{}` has no certificate in PEM", path.display()).into());
+        }
+        builder = builder.tls_certs_merge(certificates);
+    }
     if !is_loopback(base) {
         for proxy in proxies(environment)? {
             builder = builder.proxy(proxy);

@@ -21,7 +21,7 @@ const RANKS: [&[&str]; 8] = [
     &["recipe", "output", "trust"],
     &["store", "substituter", "builder"],
     &["plan", "substitute", "publish", "link", "harvest", "bridge"],
-    &["build", "analyse", "audit"],
+    &["build", "serve", "analyse", "audit"],
     &["realise"],
     &["cli"],
 ];
@@ -195,6 +195,7 @@ fn only_one_module_knows_each_client() {
         ("reqwest", "substituter/web"),
         ("object_store", "substituter/objects"),
         ("bollard", "builder/docker"),
+        ("hyper", "serve"),
     ] {
         let sources = sources().into_iter();
         let found: Vec<String> = sources

@@ -10,6 +10,7 @@
 //! * `keys`: who has signed which output.
 //! * `substituters`: outputs published, fetched, and refused.
 //! * `ci`: what the action and the page on CI say, done.
+//! * `serve`: a server of our own.
 //!
 //! Freshness is proved as Cargo sees it: plain `cargo` with
 //! `--message-format=json` has to find every unit `"fresh": true`.
@@ -28,5 +29,6 @@ mod keys;
 mod phases;
 mod realise;
 mod recipes;
+mod serve;
 mod substituters;
 mod support;

@@ -211,5 +211,6 @@ proptest! {
         let into = sample.folder.path().join("into");
         let result = unpack(&sample.output, archive, bytes.as_slice(), &into);
         prop_assert!(is_refused(result));
+        prop_assert!(is_refused(verify(&sample.output, archive, bytes.as_slice())));
     }
 }

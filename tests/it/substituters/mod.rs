@@ -28,19 +28,19 @@ use std::path::{Path, PathBuf};
 use crate::support::{Outcome, Project, TestEnv};
 
 /// The name under which outputs are signed.
-const KEY: &str = "test.example.org-1";
+pub(crate) const KEY: &str = "test.example.org-1";
 
 /// `tiny`, built, signed and published in a folder.
-struct Published {
-    env: TestEnv,
-    project: Project,
-    cache: PathBuf,
+pub(crate) struct Published {
+    pub(crate) env: TestEnv,
+    pub(crate) project: Project,
+    pub(crate) cache: PathBuf,
     /// The public key.
-    key: String,
+    pub(crate) key: String,
 }
 
 impl Published {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let env = TestEnv::new();
         let project = env.project("tiny");
         let _ = env.quickbuild(&project, &["build"]).success();
@@ -58,21 +58,21 @@ impl Published {
         published
     }
 
-    fn run(&self, arguments: &[&str]) -> Outcome {
+    pub(crate) fn run(&self, arguments: &[&str]) -> Outcome {
         self.env.quickbuild(&self.project, arguments)
     }
 
-    fn push(&self) -> Outcome {
+    pub(crate) fn push(&self) -> Outcome {
         let to = self.cache.to_str().unwrap();
         self.run(&["push", to, "--all", "--include-local"])
     }
 
     /// Somebody else, with an empty store, who trusts the key.
-    fn client(&self, url: &str) -> Client {
+    pub(crate) fn client(&self, url: &str) -> Client {
         self.client_with(url, &format!("public-keys = [\"{}\"]", self.key))
     }
 
-    fn client_with(&self, url: &str, settings: &str) -> Client {
+    pub(crate) fn client_with(&self, url: &str, settings: &str) -> Client {
         let timeout = if settings.contains("timeout = ") {
             ""
         } else {
@@ -97,26 +97,26 @@ impl Published {
         }
     }
 
-    fn folder_client(&self) -> Client {
+    pub(crate) fn folder_client(&self) -> Client {
         self.client(self.cache.to_str().unwrap())
     }
 }
 
 /// Somebody who fetches.
-struct Client {
-    env: TestEnv,
-    project: Project,
+pub(crate) struct Client {
+    pub(crate) env: TestEnv,
+    pub(crate) project: Project,
     _folder: tempfile::TempDir,
 }
 
 impl Client {
-    fn run(&self, arguments: &[&str]) -> Outcome {
+    pub(crate) fn run(&self, arguments: &[&str]) -> Outcome {
         self.env.quickbuild(&self.project, arguments)
     }
 
     /// Everything came from the substituter, and Cargo agrees.
     #[track_caller]
-    fn assert_all_fetched(&self) {
+    pub(crate) fn assert_all_fetched(&self) {
         let built = self.run(&["build"]).nothing_built();
         assert!(built.stderr.contains("outputs fetched"), "{built}");
         self.env.assert_fresh(&self.project, &["build"]);
@@ -125,7 +125,7 @@ impl Client {
 
     /// The build goes on, and Cargo compiles; gives what was said.
     #[track_caller]
-    fn assert_all_built(&self) -> String {
+    pub(crate) fn assert_all_built(&self) -> String {
         let built = self.run(&["build"]).success();
         let summary = built.summary();
         assert_eq!(
@@ -147,7 +147,7 @@ impl Client {
 }
 
 /// The files of a folder of a substituter.
-fn files(cache: &Path, folder: &str) -> Vec<PathBuf> {
+pub(crate) fn files(cache: &Path, folder: &str) -> Vec<PathBuf> {
     let files = fs::read_dir(cache.join(folder)).unwrap();
     let mut files: Vec<PathBuf> = files.map(|entry| entry.unwrap().path()).collect();
     files.sort();
@@ -155,7 +155,7 @@ fn files(cache: &Path, folder: &str) -> Vec<PathBuf> {
 }
 
 /// Changes a document as text.
-fn edit_document(path: &Path, change: impl Fn(serde_json::Value) -> serde_json::Value) {
+pub(crate) fn edit_document(path: &Path, change: impl Fn(serde_json::Value) -> serde_json::Value) {
     let text = zstd::decode_all(fs::File::open(path).unwrap()).unwrap();
     let changed = change(serde_json::from_slice(&text).unwrap());
     let bytes = zstd::encode_all(changed.to_string().as_bytes(), 3).unwrap();

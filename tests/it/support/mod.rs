@@ -1,7 +1,8 @@
 //! A place of its own for each test: [`TestEnv`] has folders and variables,
 //! [`Project`] is a copy of a fixture in it, [`Outcome`] is how a command ended,
 //! [`Server`] serves files over HTTP, well or badly, [`GitHub`],
-//! [`Buckets`] and [`Uploads`] are servers that are written to, and `programs` starts other people's.
+//! [`Buckets`] and [`Uploads`] are servers that are written to, `programs` starts other people's,
+//! and [`Serving`] is `quickbuild serve`.
 
 mod buckets;
 mod docker;
@@ -14,6 +15,7 @@ mod outcome;
 pub(crate) mod programs;
 mod registry;
 mod server;
+mod serving;
 mod skip;
 mod uploads;
 
@@ -26,5 +28,6 @@ pub(crate) use mount::Mount;
 pub(crate) use outcome::{Outcome, names};
 pub(crate) use registry::{Registry, git};
 pub(crate) use server::{Mood, Server};
+pub(crate) use serving::{Response, Serving, head};
 pub(crate) use skip::skipped;
 pub(crate) use uploads::{Uploads, WRITE_TOKEN};
