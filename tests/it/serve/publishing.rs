@@ -247,7 +247,7 @@ fn lies_are_refused() {
         let other = other.map(|path| path[10..74].to_owned());
         let other = other.into_iter().find(|sha256| sha256 != own).unwrap();
         check("not signed", 422, &|v| {
-            v["outputs"][0]["signatures"] = json!([])
+            v["outputs"][0]["signatures"] = json!([]);
         });
         check("unknown keys", 422, &|v| {
             let signature = v["outputs"][0]["signatures"][0].as_str().unwrap();
@@ -259,16 +259,16 @@ fn lies_are_refused() {
             *timed = json!(!timed.as_bool().unwrap());
         });
         check("is refused", 422, &|v| {
-            v["outputs"][0]["archive"]["sha256"] = json!(other)
+            v["outputs"][0]["archive"]["sha256"] = json!(other);
         });
         check("too large", 422, &|v| {
-            v["outputs"][0]["archive"]["size"] = json!(1_u64 << 50)
+            v["outputs"][0]["archive"]["size"] = json!(1_u64 << 50);
         });
         check("not here", 422, &|v| {
-            v["outputs"][0]["archive"]["sha256"] = json!("0".repeat(64))
+            v["outputs"][0]["archive"]["sha256"] = json!("0".repeat(64));
         });
         check("an entry", 422, &|v| {
-            v["outputs"][0]["manifest"] = json!({"format": 1})
+            v["outputs"][0]["manifest"] = json!({"format": 1});
         });
         check("format 2", 400, &|v| v["format"] = json!(2));
         let elsewhere = format!("/recipes/{}.json.zst", "0".repeat(32));
