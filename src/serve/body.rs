@@ -20,7 +20,7 @@ use crate::fs::{self, FsError};
 
 /// Bytes that are read at once: a piece that stays in a processor's cache
 /// between reading and sending.
-const PIECE: usize = 128 << 10;
+const PIECE: usize = 64 << 10;
 /// Buffers that are kept for the next piece.
 const KEPT: usize = 32;
 /// Bytes of an answer in parts that are put together at once.
