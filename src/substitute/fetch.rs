@@ -1,7 +1,7 @@
 //! Archives into the store: several come and are unpacked at the same time, and
 //! each output is added as soon as all it refers to is there.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::io::Read;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -38,6 +38,8 @@ enum Stage {
     Waiting,
     /// It is unpacked into this folder.
     Unpacked(PathBuf),
+    /// Somebody adds it.
+    Taken,
     Added,
     Failed,
 }
@@ -174,48 +176,33 @@ impl Fetch<'_> {
         shared: &Mutex<Shared>,
         (number, unpacked): (usize, Result<PathBuf, SubstituteError>),
     ) {
-        let mut shared = lock(shared);
+        let mut board = lock(shared);
         match unpacked {
-            Ok(folder) => shared.stages[number] = Stage::Unpacked(folder),
+            Ok(folder) => board.stages[number] = Stage::Unpacked(folder),
             Err(error) => {
-                shared.stages[number] = Stage::Failed;
-                shared.dead |= is_dead(&error);
-                shared.problems.push(error);
+                board.stages[number] = Stage::Failed;
+                board.dead |= is_dead(&error);
+                board.problems.push(error);
             }
         }
-        for (number, entry) in entries.iter().enumerate() {
-            let Stage::Unpacked(folder) = &shared.stages[number] else {
-                continue;
-            };
-            let folder = folder.clone();
-            let references: BTreeSet<usize> = entry
-                .output
-                .references
-                .iter()
-                .filter_map(|id| numbers.get(id).copied())
-                .collect();
-            let is = |stage: &Stage| references.iter().any(|&r| shared.stages[r] == *stage);
-            let all_added = references
-                .iter()
-                .all(|&reference| shared.stages[reference] == Stage::Added);
-            if is(&Stage::Failed) {
-                let _ = fs::remove_dir_all(&folder);
-                shared.stages[number] = Stage::Failed;
-            } else if all_added {
-                let added = self.add(entry, &folder);
-                let _ = fs::remove_dir_all(&folder);
-                match added {
-                    Ok(()) => {
-                        shared.stages[number] = Stage::Added;
-                        shared.fetched.outputs += 1;
-                        shared.fetched.bytes += entry.archive.size;
-                    }
-                    Err(error) => {
-                        shared.stages[number] = Stage::Failed;
-                        // A full disk does not get emptier.
-                        shared.dead = true;
-                        shared.problems.push(error);
-                    }
+        while let Some((number, folder)) = ready(entries, numbers, &mut board.stages) {
+            let entry = entries[number];
+            // Others go on meanwhile.
+            drop(board);
+            let added = self.add(entry, &folder);
+            let _ = fs::remove_dir_all(&folder); // the collector does it otherwise
+            board = lock(shared);
+            match added {
+                Ok(()) => {
+                    board.stages[number] = Stage::Added;
+                    board.fetched.outputs += 1;
+                    board.fetched.bytes += entry.archive.size;
+                }
+                Err(error) => {
+                    board.stages[number] = Stage::Failed;
+                    // A full disk does not get emptier.
+                    board.dead = true;
+                    board.problems.push(error);
                 }
             }
         }
@@ -234,15 +221,15 @@ impl Fetch<'_> {
         let signatures = entry.signatures.as_ref();
         let added = self.store.add_from(&origin, output, &sources, signatures)?;
         let name = output.store_name();
-        // Another process may have been first, with other bytes.
-        let here = self.store.output(&name);
-        if here.is_none_or(|here| here.content_hash() != output.content_hash()) {
-            return Ok(());
-        }
-        if added == Added::Existing
-            && let Some(signatures) = signatures
-        {
-            self.store.merge_signatures(&name, signatures.clone())?;
+        if added == Added::Existing {
+            // Another process was first, maybe with other bytes.
+            let here = self.store.output(&name);
+            if here.is_none_or(|here| here.content_hash() != output.content_hash()) {
+                return Ok(());
+            }
+            if let Some(signatures) = signatures {
+                self.store.merge_signatures(&name, signatures.clone())?;
+            }
         }
         if let Some(provenance) = &entry.provenance
             && self.store.provenance(output)?.is_none()
@@ -251,6 +238,33 @@ impl Fetch<'_> {
         }
         Ok(())
     }
+}
+
+/// An unpacked entry of which all it refers to is added; it is taken by that.
+/// Whatever refers to something that failed, fails.
+fn ready(
+    entries: &[&Entry],
+    numbers: &BTreeMap<OutputId, usize>,
+    stages: &mut [Stage],
+) -> Option<(usize, PathBuf)> {
+    for (number, entry) in entries.iter().enumerate() {
+        let Stage::Unpacked(folder) = &stages[number] else {
+            continue;
+        };
+        let references = || {
+            let references = entry.output.references.iter();
+            references.filter_map(|id| numbers.get(id).map(|number| &stages[*number]))
+        };
+        let folder = folder.clone();
+        if references().any(|stage| *stage == Stage::Failed) {
+            let _ = fs::remove_dir_all(&folder); // the collector does it otherwise
+            stages[number] = Stage::Failed;
+        } else if references().all(|stage| *stage == Stage::Added) {
+            stages[number] = Stage::Taken;
+            return Some((number, folder));
+        }
+    }
+    None
 }
 
 /// Shows what is read, until the user has enough.
