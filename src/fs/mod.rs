@@ -23,6 +23,7 @@ pub use place::{Placement, Sharing, place, place_at, take};
 pub use private::{Access, create_private_dir_all, write_new_private};
 pub use region::{read_at, read_at_once};
 pub use stamp::{Stamp, Time, now, set_mtime};
+pub use std_fs::File;
 
 use crate::digest::{ContentHash, ContentHasher};
 

@@ -4,7 +4,6 @@
 //! system has in memory is read at once, as it is for a static file server;
 //! only what must come from a device goes through another thread.
 
-use std::fs::File;
 use std::io;
 use std::path::PathBuf;
 use std::pin::Pin;
@@ -16,7 +15,7 @@ use hyper::body::{Body, Frame, SizeHint};
 use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::log::Record;
-use crate::fs::{self, FsError};
+use crate::fs::{self, File, FsError};
 
 /// Bytes that are read at once: a piece that stays in a processor's cache
 /// between reading and sending.

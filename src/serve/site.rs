@@ -1,7 +1,6 @@
 //! What is answered to whom.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io::Write as _;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -33,7 +32,7 @@ use super::route::Target;
 use super::tokens::{Standing, Tokens};
 use super::uploads::{Uploads, next, too_large, whole};
 use crate::digest::{ContentHash, ContentHasher, RecipeHash};
-use crate::fs::{self, Stamp};
+use crate::fs::{self, File, Stamp};
 use crate::substituter::{Question, archive_path, document};
 
 /// Bytes of a body that nobody wants, which are received all the same: many
