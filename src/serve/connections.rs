@@ -27,6 +27,9 @@ use super::site::Site;
 
 /// How long nothing may move on a connection.
 const IDLE: Duration = Duration::from_secs(60);
+/// Bytes of an answer that wait for a client, beyond what the system holds: a
+/// thousand that do not read must fit into memory.
+const WAITING: usize = 128 << 10;
 /// How long the head of a request may take, and a TLS handshake.
 const HEAD: Duration = Duration::from_secs(20);
 /// Requests at once on a connection of HTTP/2.
@@ -117,6 +120,7 @@ where
     builder
         .http1()
         .timer(TokioTimer::new())
+        .max_buf_size(WAITING)
         .header_read_timeout(HEAD);
     builder
         .http2()
