@@ -8,7 +8,7 @@ use super::projects::{self, Fault, Found};
 use super::trees::{self, Tree};
 use crate::cargo::index_cache::IndexCache;
 use crate::cargo::lock_graph::LockGraph;
-use crate::digest::TreeHash;
+use crate::digest::{ContentHash, TreeHash};
 
 /// Lock files that are in memory at a time.
 const BATCH: usize = 256;
@@ -143,7 +143,7 @@ impl Census {
                 }
             }
         }
-        (clerk.close(), faults)
+        (clerk.census, faults)
     }
 
     /// All below a tree, with it.
@@ -176,6 +176,12 @@ impl Census {
         }
         weights
     }
+}
+
+/// Which of some parts a name belongs to: the same on every machine.
+pub(super) fn fold(name: &str, folds: usize) -> usize {
+    let hash = ContentHash::of(name.as_bytes());
+    usize::from(hash.as_bytes()[0]) % folds
 }
 
 /// Gives numbers to what is met for the first time.
@@ -246,9 +252,5 @@ impl Clerk {
             weight,
             trees: ids,
         });
-    }
-
-    fn close(self) -> Census {
-        self.census
     }
 }

@@ -15,13 +15,13 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::census::Census;
+use super::census::{Census, fold};
 use crate::fs::{self, FsError, Stamp};
 use crate::output::Produced;
 use crate::store::{Store, StoreError};
 
 /// Parts that packages are divided into, by name, to measure the error.
-const FOLDS: u64 = 5;
+const FOLDS: usize = 5;
 /// Packages that a fit needs at least.
 const FEWEST: usize = 30;
 /// Added to the diagonal, so that properties that say the same do no harm.
@@ -392,12 +392,7 @@ fn solve(mut system: [[f64; PROPERTIES + 1]; PROPERTIES]) -> [f64; PROPERTIES] {
 
 /// Fits on four parts and looks at the fifth, five times.
 fn held_out(points: &[Point]) -> FitError {
-    let fold = |point: &Point| {
-        let bytes = point.name.bytes();
-        bytes.fold(7u64, |hash, byte| {
-            hash.wrapping_mul(31).wrapping_add(byte.into())
-        }) % FOLDS
-    };
+    let fold = |point: &Point| fold(&point.name, FOLDS);
     let mut factors = Vec::new();
     let (mut estimated, mut measured) = (0.0, 0.0);
     for held in 0..FOLDS {

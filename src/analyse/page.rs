@@ -5,6 +5,7 @@
 use std::fmt::Write as _;
 
 use super::report::{Point, Report};
+use super::text::percent;
 
 const STYLE: &str = "\
 :root{color-scheme:light dark;--ink:#1b1b1f;--quiet:#5c5c66;--line:#d5d5dc;--one:#0b62c4;--two:#b3480f;--page:#fff}
@@ -315,10 +316,6 @@ fn left_out(page: &mut Page, report: &Report) {
             .iter()
             .map(|left| vec![left.path.clone(), left.reason.clone()]),
     );
-}
-
-fn percent(share: f64) -> String {
-    format!("{:.1} %", share * 100.0)
 }
 
 /// Text that is safe between tags and in attributes.

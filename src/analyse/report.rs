@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::bundles::{self, Reach};
-use super::census::{Census, NodeId, Project};
+use super::census::{Census, NodeId, Project, fold};
 use super::costs::{Cost, FitError, Origin};
 use super::selection::{self, Budget, Choice};
 
@@ -216,7 +216,7 @@ pub fn report(
         .iter()
         .map(|node| costs[node.package as usize].seconds)
         .collect();
-    let fold = |project: &Project| fold(&census.repositories[project.repository as usize]);
+    let fold = |project: &Project| fold(&census.repositories[project.repository as usize], FOLDS);
     let count = |origin: Origin| costs.iter().filter(|cost| cost.origin == origin).count();
     let all_seconds: f64 = census
         .projects
@@ -270,17 +270,6 @@ pub fn report(
         selection,
         left_out,
     }
-}
-
-/// Which part a repository belongs to.
-fn fold(repository: &str) -> usize {
-    // FNV-1a: the same on every machine and in every order.
-    let hash = repository
-        .bytes()
-        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-        });
-    (hash % FOLDS as u64) as usize
 }
 
 fn sharing(census: &Census, seconds: &[f64]) -> Sharing {

@@ -146,7 +146,7 @@ fn by_weight(priced: &Priced) -> Vec<Choice> {
     let mut ledger = Ledger::new(priced);
     for node in order {
         // A dependency may have been passed over as too dear.
-        if ledger.lacks(node).len() == 1 {
+        if ledger.has_all_below(node) {
             ledger.take(&[node]);
         }
     }
@@ -219,12 +219,9 @@ impl<'a> Ledger<'a> {
         }
     }
 
-    fn lacks(&self, node: NodeId) -> Vec<NodeId> {
-        let children = self.priced.census.nodes[node as usize].children.iter();
-        let lacking = children
-            .copied()
-            .filter(|child| !self.taken[*child as usize]);
-        lacking.chain([node]).collect()
+    fn has_all_below(&self, node: NodeId) -> bool {
+        let mut children = self.priced.census.nodes[node as usize].children.iter();
+        children.all(|child| self.taken[*child as usize])
     }
 
     /// Takes trees if the budget allows all of them.

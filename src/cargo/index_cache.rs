@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use cargo_platform::{Cfg, Platform};
 use serde::Deserialize;
 
+use super::registry_index::lines;
 use super::{CargoError, output_of};
 use crate::environment::Environment;
 use crate::fs;
@@ -135,10 +136,7 @@ impl IndexCache {
             let Ok(Some(bytes)) = fs::read_optional(&folder.join(place(name))) else {
                 continue;
             };
-            for line in bytes
-                .split(|byte| *byte == 0)
-                .filter(|line| line.starts_with(b"{"))
-            {
+            for line in lines(&bytes) {
                 let Ok(line) = serde_json::from_slice::<Line>(line) else {
                     continue;
                 };

@@ -123,8 +123,7 @@ impl RegistryIndex {
     }
 
     fn learn(&mut self, cache: &[u8]) {
-        let lines = cache.split(|byte| *byte == 0);
-        for line in lines.filter(|line| line.starts_with(b"{")) {
+        for line in lines(cache) {
             if let Ok(line) = serde_json::from_slice::<Line>(line) {
                 let published = Published {
                     checksum: line.cksum,
@@ -145,6 +144,12 @@ impl RegistryIndex {
     pub fn of(&self, name: &str, version: &str) -> Option<&Published> {
         self.versions.get(&(name.to_owned(), version.to_owned()))
     }
+}
+
+/// The lines of the index in a cache file.
+pub(super) fn lines(cache: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let parts = cache.split(|byte| *byte == 0);
+    parts.filter(|part| part.starts_with(b"{"))
 }
 
 /// A manifest that makes Cargo look up every name.

@@ -11,7 +11,7 @@ use clap_complete::Shell;
 
 use super::serve::ServeArguments;
 pub(super) use analysis::{AnalyseArguments, AnalysisFormat};
-pub(super) use places::{CopyArguments, PruneArguments, PushArguments};
+pub(super) use places::{CopyArguments, PruneArguments, PublishingArguments, PushArguments};
 
 /// Compile a Cargo unit once, find it Fresh ever after.
 #[derive(Debug, Parser)]

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use serde::Serialize;
 
-use super::plan::{command, take_format};
+use super::plan::{command, context, take_format};
 use super::terminal::{print_json, print_line};
 use super::{Exit, Failure, Surroundings, print_help};
 use crate::audit::cyclonedx::Bill;
@@ -46,18 +46,10 @@ pub(super) fn run(
         print_help("audit");
         return Ok(Exit::Success.into());
     }
-    if let Some(reason) = invocation.unsupported() {
-        return Err(Failure::new(format!("there is no plan: {reason}")));
-    }
     let config = surroundings.config()?;
     let keys = trusted(surroundings, &config, &keys)?;
     let store = Store::open(&config.store)?;
-    let context = Context::gather(
-        &surroundings.environment,
-        &surroundings.folder,
-        &invocation,
-        &store.cache(""),
-    )?;
+    let context = context(surroundings, &store, &invocation, "there is no plan")?;
     let inspector = Inspector::new(&context.environment, &context.settings, &context.roots);
     let plan = Plan::make(&context, &store, &inspector);
     let audit = Audit::make(&context, &plan, &store, &keys)?;

@@ -6,15 +6,14 @@ use serde::Serialize;
 
 use super::arguments::{CopyArguments, Format};
 use super::key::own_keys;
-use super::push::{advise, named, report};
+use super::push::{named, publish};
 use super::terminal::{Terminal, Verbosity, print_json, print_line, size};
 use super::{Exit, Failure, Surroundings};
 use crate::build::Observer as _;
 use crate::console::chain;
 use crate::publish::copy::{SubstituterSource, Wanted};
-use crate::publish::{Existing, Local, Publication, Scratch, Source, StoreSource};
+use crate::publish::{Scratch, StoreSource};
 use crate::store::Store;
-use crate::substituter::Substituter;
 
 /// What stands for the store.
 const STORE: &str = "store";
@@ -49,7 +48,7 @@ pub(super) fn run(
                 names,
                 keys: own_keys(surroundings),
             };
-            publish(arguments, (&source, to), &scratch, terminal)
+            publish(&arguments.publishing, (&source, to), &scratch, terminal)
         }
         (Some(from), to) => {
             let wanted = if arguments.recipes.is_empty() {
@@ -69,7 +68,7 @@ pub(super) fn run(
             terminal.clear();
             warn(&source.messages);
             match to {
-                Some(to) => publish(arguments, (&source, to), &scratch, terminal),
+                Some(to) => publish(&arguments.publishing, (&source, to), &scratch, terminal),
                 None => fetch(arguments, &source, &store, terminal),
             }
         }
@@ -85,33 +84,6 @@ fn warn(messages: &[String]) {
         let more = messages.len() - MESSAGES;
         Failure::new(format!("{more} more problems like these")).warn();
     }
-}
-
-fn publish(
-    arguments: &CopyArguments,
-    (source, to): (&dyn Source, &Substituter),
-    scratch: &Scratch,
-    mut terminal: Terminal,
-) -> Result<ExitCode, Failure> {
-    let publication = Publication {
-        source,
-        to,
-        scratch: scratch.path(),
-        local: if arguments.include_local {
-            Local::Publish
-        } else {
-            Local::Leave
-        },
-        existing: if arguments.only_missing {
-            Existing::Leave
-        } else {
-            Existing::Add
-        },
-        progress: &terminal,
-    };
-    let published = publication.run();
-    terminal.clear();
-    report(&published.map_err(advise)?, arguments.format)
 }
 
 #[derive(Serialize)]
@@ -132,7 +104,7 @@ fn fetch(
     let (fetched, problems) = copied?;
     let messages: Vec<String> = problems.iter().map(|problem| chain(problem)).collect();
     warn(&messages);
-    if arguments.format == Format::Json {
+    if arguments.publishing.format == Format::Json {
         print_json(&Report {
             added: fetched.outputs,
             bytes: fetched.bytes,

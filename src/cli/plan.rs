@@ -106,22 +106,32 @@ pub(super) fn command(mut arguments: Vec<String>) -> Invocation {
     }
 }
 
+/// All that is known of the workspace for such a command. `otherwise` says what
+/// there is not where Cargo alone can do it.
+pub(super) fn context(
+    surroundings: &Surroundings,
+    store: &Store,
+    invocation: &Invocation,
+    otherwise: &str,
+) -> Result<Context, Failure> {
+    if let Some(reason) = invocation.unsupported() {
+        return Err(Failure::new(format!("{otherwise}: {reason}")));
+    }
+    Ok(Context::gather(
+        &surroundings.environment,
+        &surroundings.folder,
+        invocation,
+        &store.cache(""),
+    )?)
+}
+
 /// The plan of such a command.
 pub(super) fn planned(
     surroundings: &Surroundings,
     store: &Store,
     arguments: Vec<String>,
 ) -> Result<Plan, Failure> {
-    let invocation = command(arguments);
-    if let Some(reason) = invocation.unsupported() {
-        return Err(Failure::new(format!("there is no plan: {reason}")));
-    }
-    let context = Context::gather(
-        &surroundings.environment,
-        &surroundings.folder,
-        &invocation,
-        &store.cache(""),
-    )?;
+    let context = context(surroundings, store, &command(arguments), "there is no plan")?;
     let inspector = Inspector::new(&context.environment, &context.settings, &context.roots);
     Ok(Plan::make(&context, store, &inspector))
 }

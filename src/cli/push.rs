@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use serde::Serialize;
 
-use super::arguments::{Format, PushArguments};
+use super::arguments::{Format, PublishingArguments, PushArguments};
 use super::key::own_keys;
 use super::plan::planned;
 use super::store::outputs;
@@ -15,10 +15,10 @@ use crate::build::Observer as _;
 use crate::output::Output;
 use crate::plan::Verdict;
 use crate::publish::{
-    Existing, Local, Publication, PublishError, Published, Scratch, StoreSource, is_named,
+    Existing, Local, Publication, PublishError, Published, Scratch, Source, StoreSource, is_named,
 };
 use crate::store::Store;
-use crate::substituter::SubstituterError;
+use crate::substituter::{Substituter, SubstituterError};
 
 pub(super) fn run(
     surroundings: &Surroundings,
@@ -35,9 +35,19 @@ pub(super) fn run(
     let scratch = Scratch::new(&store, &surroundings.environment)?;
     let mut terminal = Terminal::new(Verbosity::Normal, false);
     terminal.step("publishing outputs");
+    publish(&arguments.publishing, (&source, &to), &scratch, terminal)
+}
+
+/// Publishes what a source has, and says what came of it.
+pub(super) fn publish(
+    arguments: &PublishingArguments,
+    (source, to): (&dyn Source, &Substituter),
+    scratch: &Scratch,
+    mut terminal: Terminal,
+) -> Result<ExitCode, Failure> {
     let publication = Publication {
-        source: &source,
-        to: &to,
+        source,
+        to,
         scratch: scratch.path(),
         local: if arguments.include_local {
             Local::Publish
@@ -131,7 +141,7 @@ struct Report<'a> {
     bytes: u64,
 }
 
-pub(super) fn report(published: &Published, format: Format) -> Result<ExitCode, Failure> {
+fn report(published: &Published, format: Format) -> Result<ExitCode, Failure> {
     let Published {
         added,
         existing,

@@ -8,17 +8,16 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::arguments::{Format, RecipeCommand};
-use super::plan::take_subcommand;
+use super::plan::{command, context};
 use super::terminal::{print, print_json, print_line};
 use super::{Exit, Failure, Surroundings};
-use crate::cargo::invocation::Invocation;
 use crate::cargo::registry_index::RegistryIndex;
 use crate::cargo::source::PackageSource;
 use crate::config;
 use crate::console;
 use crate::digest::RecipeHash;
 use crate::fs;
-use crate::plan::{Context, export, graph};
+use crate::plan::{export, graph};
 use crate::recipe::package::PackageRecipe;
 use crate::recipe::repository::{FindError, Problem, Repository};
 use crate::store::Store;
@@ -89,24 +88,15 @@ fn read(path: &Path) -> Result<PackageRecipe, Failure> {
 fn export(
     surroundings: &Surroundings,
     to: Option<PathBuf>,
-    mut arguments: Vec<String>,
+    arguments: Vec<String>,
 ) -> Result<ExitCode, Failure> {
-    let subcommand = take_subcommand(&mut arguments);
-    let invocation = Invocation {
-        subcommand,
-        arguments,
-    };
-    if let Some(reason) = invocation.unsupported() {
-        return Err(Failure::new(format!(
-            "there is nothing to export: {reason}"
-        )));
-    }
+    let invocation = command(arguments);
     let store = Store::open(&surroundings.config()?.store)?;
-    let context = Context::gather(
-        &surroundings.environment,
-        &surroundings.folder,
+    let context = context(
+        surroundings,
+        &store,
         &invocation,
-        &store.cache(""),
+        "there is nothing to export",
     )?;
     let units = graph::describe(&context.graph, &context.common);
     let export = export::export(&units, &context.common);

@@ -21,18 +21,26 @@ pub(in crate::cli) struct PushArguments {
     /// All outputs of the store.
     #[arg(long)]
     pub(in crate::cli) all: bool,
-    /// Leave what is published already as it is, signatures included.
+    /// What all that publish have.
+    #[command(flatten)]
+    pub(in crate::cli) publishing: PublishingArguments,
+    /// Arguments for Cargo, with `--workspace`.
+    #[arg(last = true, value_name = "CARGO ARGS")]
+    pub(in crate::cli) arguments: Vec<String>,
+}
+
+/// Arguments of all that publish.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct PublishingArguments {
+    /// Leave what is there already as it is, signatures included.
     #[arg(long)]
     pub(in crate::cli) only_missing: bool,
-    /// Also what was compiled on this machine, which names its folders.
+    /// Also what was compiled on somebody's own machine, which names its folders.
     #[arg(long)]
     pub(in crate::cli) include_local: bool,
     /// How to print the result.
     #[arg(long, value_enum, default_value = "text")]
     pub(in crate::cli) format: Format,
-    /// Arguments for Cargo, with `--workspace`.
-    #[arg(last = true, value_name = "CARGO ARGS")]
-    pub(in crate::cli) arguments: Vec<String>,
 }
 
 /// Arguments of `copy`.
@@ -47,15 +55,9 @@ pub(in crate::cli) struct CopyArguments {
     /// needs whole host recipe hashes.
     #[arg(long = "recipe", value_name = "R")]
     pub(in crate::cli) recipes: Vec<String>,
-    /// Leave what is there already as it is, signatures included.
-    #[arg(long)]
-    pub(in crate::cli) only_missing: bool,
-    /// Also what was compiled on somebody's machine, which names its folders.
-    #[arg(long)]
-    pub(in crate::cli) include_local: bool,
-    /// How to print the result.
-    #[arg(long, value_enum, default_value = "text")]
-    pub(in crate::cli) format: Format,
+    /// What all that publish have.
+    #[command(flatten)]
+    pub(in crate::cli) publishing: PublishingArguments,
 }
 
 /// Arguments of `prune`.
