@@ -3,7 +3,8 @@
 //! A short container without network is asked; nothing that the image's labels
 //! or names say is believed.
 
-use std::path::Path;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -25,6 +26,9 @@ const C: &str = "#include <stdio.h>\nconst char *where = __FILE__;\n\
 const CXX: &str = "#include <iostream>\nconst char *where = __FILE__;\n\
     int main() { std::cout << where << std::endl; return 0; }\n";
 const RUST: &str = "fn main() { println!(\"runs\"); }\n";
+
+/// What is said of a program that was linked only.
+const NOT_RUN: &str = "linked, not run";
 
 /// What every script begins with. `ask` prints a line before each answer, and
 /// its status behind it.
@@ -55,6 +59,12 @@ compiles_rust() {
 }
 runs_rust() {
     compiles_rust && ./made
+}
+# A way to start what comes out, and how to compile it.
+starts_rust() {
+    runs=$1
+    shift
+    compiles_rust "$@" && "$runs" ./made
 }
 set_user_id() {
     find / -xdev -type f -perm /6000 2>/dev/null
@@ -95,12 +105,15 @@ struct Answer<'a> {
     succeeded: bool,
 }
 
-/// Asks an image. `program` is the `quickbuild` that has to run in it.
+/// Asks an image. `program` is the `quickbuild` that has to run in it;
+/// `emulators` are QEMU's static programs for the definition's targets, as far as
+/// this machine has them, by target: what is compiled for others is not run.
 pub fn check(
     engine: &Engine,
     definition: &Definition,
     image: &Image,
     program: &Path,
+    emulators: &BTreeMap<String, PathBuf>,
 ) -> Result<Vec<Finding>, ImageError> {
     let mut files = Archive::new(Arc::default());
     for (folder, owner) in [
@@ -118,22 +131,38 @@ pub fn check(
         files.small(&format!("{PROBE}/{name}"), text.into())?;
     }
     files.file(&format!("{PROBE}/quickbuild"), 0o755, program)?;
-    let printed = engine.probe(&image.id, files.finish(), &script(definition))?;
+    for (target, emulator) in emulators {
+        files.file(&format!("{PROBE}/run-{target}"), 0o755, emulator)?;
+    }
+    let script = script(definition, emulators);
+    let printed = engine.probe(&image.id, files.finish(), &script)?;
     let mut findings = vec![judge_architecture(definition, image)];
-    findings.extend(judge(definition, &printed));
+    findings.extend(judge(definition, &script, &printed));
     Ok(findings)
+}
+
+/// The emulator that runs a target's programs by itself in any container.
+pub fn emulator(target: &str) -> String {
+    let processor = target.split('-').next().unwrap_or_default();
+    format!("qemu-{processor}-static")
 }
 
 /// The questions to an image. Words of a definition need no quoting, as its
 /// parser allows letters, digits and dashes only.
-fn script(definition: &Definition) -> String {
+fn script(definition: &Definition, emulators: &BTreeMap<String, PathBuf>) -> String {
     let mut script = PRELUDE.to_owned();
-    for target in &definition.targets {
+    for (number, target) in definition.targets.iter().enumerate() {
         let prefix = c_prefix(target).unwrap_or_default();
+        let run = format!("run_{number}");
+        let how = match emulators.contains_key(target) {
+            true => format!("\"$probe/run-{target}\" -L /usr/{prefix} \"$@\""),
+            false => format!("echo \"{NOT_RUN}: no {} here\"", emulator(target)),
+        };
         script.push_str(&format!(
-            "ask cc-{target} compiles {prefix}-gcc \"$probe/probe.c\" :\n\
-             ask c++-{target} compiles {prefix}-g++ \"$probe/probe.cc\" :\n\
-             ask rust-{target} compiles_rust --target {target} -C linker={prefix}-gcc\n"
+            "{run}() {{ {how}; }}\n\
+             ask cc-{target} compiles {prefix}-gcc \"$probe/probe.c\" {run}\n\
+             ask c++-{target} compiles {prefix}-g++ \"$probe/probe.cc\" {run}\n\
+             ask rust-{target} starts_rust {run} --target {target} -C linker={prefix}-gcc\n"
         ));
     }
     script
@@ -149,9 +178,8 @@ fn judge_architecture(definition: &Definition, image: &Image) -> Finding {
 
 /// Compares what the script printed with the definition. A question without an
 /// answer is a finding, too.
-fn judge(definition: &Definition, printed: &str) -> Vec<Finding> {
+fn judge(definition: &Definition, script: &str, printed: &str) -> Vec<Finding> {
     let answers = answers(printed);
-    let script = script(definition);
     let asked = script.lines().filter_map(|line| line.strip_prefix("ask "));
     let asked = asked.filter_map(|line| line.split(' ').next());
     let finding = |subject: &str| {
@@ -253,7 +281,8 @@ mod tests {
 
     fn judged(printed: &str) -> Vec<Finding> {
         let definitions = definitions(None).unwrap();
-        judge(definitions.get(CROSS).unwrap(), printed)
+        let cross = definitions.get(CROSS).unwrap();
+        judge(cross, &script(cross, &BTreeMap::new()), printed)
     }
 
     fn of<'a>(findings: &'a [Finding], subject: &str) -> &'a Finding {
@@ -269,6 +298,21 @@ mod tests {
         assert_eq!(format!("/{PROBE}"), format!("{ROOT}/{from}/probe"));
         assert!(PRELUDE.contains(&format!("grep -q {to}/probe")));
         assert!(PRELUDE.contains(&format!("grep -q {ROOT} ")));
+    }
+
+    #[test]
+    fn programs_for_another_processor_run_where_there_is_an_emulator() {
+        let definitions = definitions(None).unwrap();
+        let cross = definitions.get(CROSS).unwrap();
+        let target = "aarch64-unknown-linux-gnu".to_owned();
+        assert_eq!(emulator(&target), "qemu-aarch64-static");
+        let without = script(cross, &BTreeMap::new());
+        assert!(without.contains("linked, not run: no qemu-aarch64-static here"));
+        let with = script(cross, &BTreeMap::from([(target, PathBuf::new())]));
+        assert!(!with.contains(NOT_RUN));
+        assert!(with.contains(
+            "run_0() { \"$probe/run-aarch64-unknown-linux-gnu\" -L /usr/aarch64-linux-gnu \"$@\"; }"
+        ));
     }
 
     #[test]

@@ -15,7 +15,7 @@ use super::terminal::{Terminal, Verbosity, print_json, print_line};
 use super::{Exit, Failure, Surroundings};
 use crate::build::Observer as _;
 use crate::builder::BuilderError;
-use crate::builder::check::{Finding, check};
+use crate::builder::check::{Finding, check, emulator};
 use crate::builder::definition::{Definition, DefinitionError, Definitions};
 use crate::builder::docker::{Engine, Image};
 use crate::builder::image::{Freshness, ImageError, LoadError, REPOSITORY, Workshop, definitions};
@@ -296,8 +296,18 @@ impl Scene<'_> {
             Err(error) => return Err(advise(error)),
         };
         let mut findings = vec![finding("image", true, pinned)];
-        let program = &self.surroundings.program;
-        let answers = check(engine, definition, &image, program).map_err(advise_image)?;
+        let emulators = definition.targets.iter().filter_map(|target| {
+            let environment = &self.surroundings.environment;
+            Some((target.clone(), environment.find_program(&emulator(target))?))
+        });
+        let answers = check(
+            engine,
+            definition,
+            &image,
+            &self.surroundings.program,
+            &emulators.collect(),
+        )
+        .map_err(advise_image)?;
         findings.extend(answers);
         Ok(findings)
     }

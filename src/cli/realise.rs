@@ -371,7 +371,12 @@ fn builder_name(rustc: &str) -> String {
 fn summary(realisation: &Realisation) -> String {
     let valid = realisation.valid;
     if realisation.settled {
-        return format!("quickbuild: all {valid} outputs are valid, nothing to do");
+        return match realisation.fetched.outputs {
+            0 => format!("quickbuild: all {valid} outputs are valid, nothing to do"),
+            fetched => {
+                format!("quickbuild: all {valid} outputs are valid, {fetched} of them fetched")
+            }
+        };
     }
     format!(
         "quickbuild: {valid} outputs valid, {} of them new, {} fetched, {} units without; {:.1} s in the builder",
@@ -387,6 +392,7 @@ fn summary(realisation: &Realisation) -> String {
 struct Printed<'a> {
     valid: usize,
     added: &'a [String],
+    fetched: usize,
     missing: Vec<PrintedMissing<'a>>,
     seconds: f64,
 }
@@ -403,6 +409,7 @@ impl<'a> Printed<'a> {
         Self {
             valid: realisation.valid,
             added: &realisation.added,
+            fetched: realisation.fetched.outputs,
             missing: missing
                 .map(|(unit, reason)| PrintedMissing { unit, reason })
                 .collect(),

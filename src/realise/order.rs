@@ -16,7 +16,7 @@ use crate::digest::{Canonical, OutputId, RecipeHash};
 use crate::interrupt::{Held, SIGINT, SIGTERM};
 use crate::output::Output;
 use crate::plan::inputs::Inspector;
-use crate::plan::{Context, Plan};
+use crate::plan::{Context, Plan, Verdict};
 use crate::store::Store;
 use crate::store::archive;
 use crate::substitute::{self, Fetched};
@@ -43,10 +43,19 @@ impl Order<'_> {
         let task = self.task(&skeleton)?;
         // While something is fetched, which may take long, Ctrl-C ends this
         // process, and a builder would have nothing to do.
-        let fetched = match self.fetches() {
-            true => self.fetch(observer)?,
-            false => Fetched::default(),
-        };
+        let mut fetched = Fetched::default();
+        if self.fetches() {
+            fetched = self.fetch(observer)?;
+            if let Some(outputs) = self.complete()? {
+                journal.remember(key, &outputs)?;
+                return Ok(Realisation {
+                    valid: outputs.len(),
+                    fetched,
+                    settled: true,
+                    ..Realisation::default()
+                });
+            }
+        }
         let held = Held::begin(&[SIGINT, SIGTERM]);
         let (begun, plan) = self.beside(&task, &held, || self.plan())?;
         let valid = match self.terms.same_toolchain {
@@ -111,7 +120,7 @@ impl Order<'_> {
     }
 
     fn skeleton(&self) -> Result<Skeleton> {
-        let invocation = self.invocation();
+        let invocation = self.invocation(Subcommand::Build);
         let mut platforms = vec![self.terms.host.as_str()];
         platforms.extend(invocation.values(&["--target"]));
         let cache = self.store.cache("");
@@ -123,9 +132,9 @@ impl Order<'_> {
         )?)
     }
 
-    fn invocation(&self) -> Invocation {
+    fn invocation(&self, subcommand: Subcommand) -> Invocation {
         Invocation {
-            subcommand: Subcommand::Build,
+            subcommand,
             arguments: self.arguments.to_vec(),
         }
     }
@@ -162,7 +171,7 @@ impl Order<'_> {
 
     /// Takes what substituters have of this builder's outputs into the store.
     fn fetch(&self, observer: &mut dyn Observer) -> Result<Fetched> {
-        let context = self.context()?;
+        let context = self.context(Subcommand::Build)?;
         let planned = self.planned(&context);
         observer.step("fetching from substituters");
         let inspector = Inspector::new(&context.environment, &context.settings, &context.roots);
@@ -185,12 +194,38 @@ impl Order<'_> {
         Ok(fetched)
     }
 
-    fn plan(&self) -> Result<Planned> {
-        Ok(self.planned(&self.context()?))
+    /// The outputs of this builder that make every unit of a package ready, for
+    /// `build` and for `check`, as this machine sees them; `None` where one is
+    /// missing, or another maker's would be used.
+    fn complete(&self) -> Result<Option<Vec<String>>> {
+        let maker = self.builder.maker();
+        let mut absent: BTreeSet<RecipeHash> = self.wanted.iter().flatten().copied().collect();
+        let mut outputs = BTreeSet::new();
+        for subcommand in [Subcommand::Build, Subcommand::Check] {
+            let Planned { plan, .. } = self.planned(&self.context(subcommand)?);
+            let verdicts = plan.units.iter().zip(&plan.resolution.verdicts);
+            for (unit, verdict) in verdicts.filter(|(unit, _)| !unit.package.is_path()) {
+                match verdict {
+                    Verdict::Ready(output) if output.builder == maker => {
+                        outputs.insert(output.store_name());
+                    }
+                    _ => return Ok(None),
+                }
+                absent.remove(&unit.recipe);
+                absent.remove(&unit.host_recipe);
+            }
+        }
+        Ok(absent
+            .is_empty()
+            .then(|| outputs.into_iter().collect::<Vec<_>>()))
     }
 
-    fn context(&self) -> Result<Context> {
-        let invocation = self.invocation();
+    fn plan(&self) -> Result<Planned> {
+        Ok(self.planned(&self.context(Subcommand::Build)?))
+    }
+
+    fn context(&self, subcommand: Subcommand) -> Result<Context> {
+        let invocation = self.invocation(subcommand);
         let cache = self.store.cache("");
         Ok(Context::gather(
             self.environment,

@@ -12,8 +12,8 @@ fn log(env: &TestEnv) -> String {
     texts.collect()
 }
 
-/// What one realisation made and published, another one fetches and does not
-/// compile.
+/// What one realisation made and published, another one fetches, and no builder
+/// starts.
 #[test]
 fn what_substituters_have_is_not_built_again() {
     let Some(env) = with_builder() else { return };
@@ -41,8 +41,15 @@ fn what_substituters_have_is_not_built_again() {
     let second = client.quickbuild(&project, &realise).success();
     let report: serde_json::Value = serde_json::from_str(&second.stdout).unwrap();
     assert_eq!(report["added"], serde_json::json!([]), "{second}");
-    // A builder has looked, and compiled nothing.
-    assert!(!log(&client).contains("Compiling fnv"), "{second}");
+    assert_eq!(report["fetched"], report["valid"], "{second}");
+    assert_eq!(log(&client), "", "a builder started: {second}");
+    let again = client.quickbuild(&project, &realise[..3]).success();
+    assert!(again.stdout.contains("nothing to do"), "{again}");
+    for command in ["build", "check"] {
+        let warm = client.quickbuild(&project, &[command]).success();
+        assert!(!warm.stderr.contains("Compiling fnv"), "{warm}");
+        assert!(!warm.stderr.contains("Checking fnv"), "{warm}");
+    }
     assert_nothing_left(&client);
 
     // Without substituters the same is built.
