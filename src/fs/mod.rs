@@ -267,6 +267,13 @@ pub fn walk(root: &Path) -> Result<Vec<PathBuf>> {
     Ok(files)
 }
 
+/// Bytes that may still be written on the file system of a path; `None` where it
+/// does not say.
+pub fn room(path: &Path) -> Option<u64> {
+    let found = rustix::fs::statvfs(path).ok()?;
+    Some(found.f_bavail.saturating_mul(found.f_frsize))
+}
+
 /// Bytes of all files below a folder, as far as they can be counted while
 /// others write there.
 pub fn tree_size(root: &Path) -> u64 {

@@ -33,6 +33,9 @@ const TICK_AT_MOST: Duration = Duration::from_secs(5);
 /// How many times as long as a look the pause is.
 const PAUSE: u32 = 100;
 
+/// Bytes with which a disk is full: a linker asks for more.
+const FULL: u64 = 64 << 20;
+
 /// Why nothing can be realised.
 #[derive(Debug, thiserror::Error)]
 pub enum InsideError {
@@ -114,6 +117,18 @@ fn watch_disk(folder: PathBuf, limit: u64, done: Arc<AtomicBool>) {
     });
 }
 
+/// A compiler that finds no room dies in many ways; this says why.
+fn warn_of_full_disk(folder: &Path) {
+    if let Some(left) = fs::room(folder).filter(|&left| left < FULL) {
+        say(&Event::Warning {
+            message: format!(
+                "{left} bytes are left on the builder's disk: make room where the engine keeps its volumes, \
+                 or realise fewer recipes at once"
+            ),
+        });
+    }
+}
+
 fn say(event: &Event) {
     let line = serde_json::to_string(event).expect("an event serialises");
     console::out(&format!("{line}\n"));
@@ -168,6 +183,7 @@ impl Inside<'_> {
             }
             if !status.success() {
                 failed = Some(command.name());
+                warn_of_full_disk(&job.root.join("work"));
                 break;
             }
         }
