@@ -74,6 +74,12 @@ pub enum CargoError {
 
 /// Runs a program and returns its standard output as text.
 pub fn output_of(command: &mut Command) -> Result<String, CargoError> {
+    let (text, status) = printed_by(command)?;
+    status.map(|()| text)
+}
+
+/// What a program printed, and whether it succeeded.
+pub fn printed_by(command: &mut Command) -> Result<(String, Result<(), CargoError>), CargoError> {
     let program = || {
         let mut words = vec![command.get_program().to_string_lossy().into_owned()];
         words.extend(command.get_args().map(|a| a.to_string_lossy().into_owned()));
@@ -87,14 +93,16 @@ pub fn output_of(command: &mut Command) -> Result<String, CargoError> {
             program: program.clone(),
             source,
         })?;
-    if !output.status.success() {
+    let status = if output.status.success() {
+        Ok(())
+    } else {
         let text = String::from_utf8_lossy(&output.stderr);
         let lines: Vec<&str> = text.lines().collect();
         let tail = &lines[lines.len().saturating_sub(5)..];
-        return Err(CargoError::Failed {
+        Err(CargoError::Failed {
             program,
             message: tail.join("; "),
-        });
-    }
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+        })
+    };
+    Ok((String::from_utf8_lossy(&output.stdout).into_owned(), status))
 }

@@ -363,8 +363,14 @@ impl Question<'_> {
             .env("CARGO_TARGET_DIR", &elsewhere)
             .env("CARGO_BUILD_BUILD_DIR", &elsewhere)
             .args(self.invocation.graph_arguments());
-        let text = cargo::output_of(&mut command)?;
-        serde_json::from_str(&text).map_err(|source| CargoError::Answer {
+        let (text, status) = cargo::printed_by(&mut command)?;
+        let graph = serde_json::from_str(&text);
+        // `cargo run` prints it, and then panics, because there is no program
+        // that it could run (`src/cargo/ops/cargo_run.rs`).
+        if graph.is_err() || self.invocation.subcommand != Subcommand::Run {
+            status?;
+        }
+        graph.map_err(|source| CargoError::Answer {
             program: "cargo --unit-graph".to_owned(),
             source,
         })

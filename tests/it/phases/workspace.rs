@@ -157,6 +157,17 @@ fn tested(env: &TestEnv, project: &Project) {
 fn other_commands(env: &TestEnv, project: &Project) {
     let run = env.quickbuild(project, &["run"]).success();
     assert_eq!(run.stdout.trim(), SENTENCE);
+    assert_eq!(run.summary().built, 0, "{run}");
+    let second = env.checkout(project);
+    let run = env.quickbuild(&second, &["run"]).success();
+    assert_eq!(run.stdout.trim(), SENTENCE);
+    let summary = run.summary();
+    assert!(summary.units > 0, "{run}");
+    assert_eq!(
+        (summary.from_store, summary.built),
+        (summary.units, 0),
+        "{run}"
+    );
 
     let _ = env
         .quickbuild(project, &["build", "--workspace", "--all-targets"])
