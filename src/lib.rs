@@ -18,6 +18,7 @@
 //! (what cannot be proved, Cargo compiles), and a quickbuild failure never
 //! fails a build.
 
+pub mod align;
 pub mod analyse;
 pub mod audit;
 pub mod bridge;
