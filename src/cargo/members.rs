@@ -94,13 +94,18 @@ impl Members {
             if members.packages.contains_key(&manifest) || !manifest.is_file() {
                 continue;
             }
-            let metadata = ask(environment, &folder, Some(&manifest))?;
-            open.extend(members.enter(metadata));
+            match ask(environment, &folder, Some(&manifest)) {
+                Ok(metadata) => open.extend(members.enter(metadata)),
+                // What is patched in need not be a package that Cargo describes by
+                // itself: it may lie in a workspace that it is not of.
+                Err(_) => {
+                    let member = Member::read(&folder);
+                    members.packages.insert(manifest.clone(), member);
+                }
+            }
             // It may be called otherwise by Cargo.
-            members
-                .packages
-                .entry(manifest)
-                .or_insert_with(Member::empty);
+            let known = members.packages.entry(manifest);
+            known.or_insert_with(Member::empty);
         }
         members.packages.retain(|_, member| !member.name.is_empty());
         Ok(members)
@@ -180,6 +185,23 @@ impl Members {
 }
 
 impl Member {
+    /// What can be told of a package without Cargo: where it has code.
+    fn read(folder: &Path) -> Self {
+        let text = fs::read_text(&folder.join("Cargo.toml")).unwrap_or_default();
+        let table: toml::Table = toml::from_str(&text).unwrap_or_default();
+        let value = |part: &str, key: &str| table.get(part)?.get(key)?.as_str();
+        let usual = ["src/lib.rs", "src/main.rs", "build.rs"];
+        let named = [value("lib", "path"), value("package", "build")];
+        let files = usual.into_iter().chain(named.into_iter().flatten());
+        let files = files.map(|path| folder.join(path));
+        let files = files.filter(|path| path.is_file());
+        Self {
+            name: value("package", "name").unwrap_or_default().to_owned(),
+            targets: files.map(|path| (path, false)).collect(),
+            ..Self::empty()
+        }
+    }
+
     fn empty() -> Self {
         Self {
             name: String::new(),
