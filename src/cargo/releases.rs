@@ -48,8 +48,11 @@ pub struct Requirement {
 pub struct Releases {
     folders: Vec<PathBuf>,
     files: Mutex<HashMap<String, Arc<File>>>,
-    known: Mutex<HashMap<(String, String), Option<Arc<Release>>>>,
+    known: Mutex<Known>,
 }
+
+/// Releases by name and version; nothing for those that do not exist.
+type Known = HashMap<(String, String), Option<Arc<Release>>>;
 
 /// The lines of the index about one package.
 type File = HashMap<String, Vec<u8>>;
