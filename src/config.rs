@@ -28,6 +28,10 @@ pub struct Config {
     pub builders: BTreeMap<String, BuilderSettings>,
     /// Where outputs are fetched from, in the files' order.
     pub substituters: Vec<SubstituterSettings>,
+    /// Packages that `align` leaves as they are.
+    pub keep: Vec<String>,
+    /// A checkout of RustSec's advisory database.
+    pub advisory_db: Option<PathBuf>,
     /// Files that were read, the most specific first.
     pub files: Vec<PathBuf>,
 }
@@ -96,6 +100,16 @@ struct File {
     builders: BTreeMap<String, builders::Table>,
     #[serde(default)]
     substituters: Vec<substituters::Table>,
+    #[serde(default)]
+    align: AlignTable,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct AlignTable {
+    #[serde(default)]
+    keep: Vec<String>,
+    advisory_db: Option<PathBuf>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -147,6 +161,8 @@ impl Config {
             max_size: DEFAULT_MAX_SIZE,
             builders: BTreeMap::new(),
             substituters: Vec::new(),
+            keep: Vec::new(),
+            advisory_db: None,
             files: Vec::new(),
         }
     }
@@ -195,6 +211,10 @@ impl Config {
                 path: path.clone(),
                 value,
             })?;
+        }
+        self.keep.extend(file.align.keep);
+        if let Some(folder) = file.align.advisory_db {
+            self.advisory_db = Some(path.parent().unwrap_or(Path::new("/")).join(folder));
         }
         for (name, table) in file.builders {
             let settings = self.builders.entry(name).or_default();

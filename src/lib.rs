@@ -7,7 +7,7 @@
 //! |---|---|---|
 //! | 0 | [`digest`], [`fs`], [`console`], [`environment`], [`workers`], [`interrupt`] | stable hashes; the only user of `std::fs`; the terminal; variables; many things at the same time; Ctrl-C |
 //! | 1 | [`cargo`], [`config`] | all that is known of Cargo; `quickbuild.toml` |
-//! | 2 | [`recipe`], [`output`], [`trust`] | what to build; what building it produced; keys and signatures |
+//! | 2 | [`recipe`], [`output`], [`trust`], [`align`] | what to build; what building it produced; keys and signatures; which versions to move to |
 //! | 3 | [`store`], [`substituter`], [`builder`] | the hash-addressed store and its collector; where outputs come from; containers and the local sandbox |
 //! | 4 | [`plan`], [`substitute`], [`publish`], [`link`], [`harvest`], [`bridge`] | what is needed; from substituters; to substituters; into `target/`; out of `target/`; the rustc wrapper |
 //! | 5 | [`build`], [`serve`], [`analyse`], [`audit`] | one command, from plan to summary; a substituter over HTTP; what many lock files share; where outputs came from |
@@ -18,6 +18,7 @@
 //! (what cannot be proved, Cargo compiles), and a quickbuild failure never
 //! fails a build.
 
+pub mod align;
 pub mod analyse;
 pub mod audit;
 pub mod bridge;

@@ -33,4 +33,4 @@ pub mod projects;
 pub mod report;
 pub mod selection;
 pub mod text;
-mod trees;
+pub mod trees;

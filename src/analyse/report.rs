@@ -176,6 +176,8 @@ pub struct Selected {
     pub version: String,
     /// Its hash.
     pub tree: String,
+    /// Hashes of the trees that it needs itself.
+    pub needs: Vec<String>,
     /// Seconds.
     pub seconds: f64,
     /// Repositories that have it.
@@ -452,6 +454,7 @@ fn describe(census: &Census, seconds: &[f64], weights: &[f64], choices: &[Choice
         .map(|(weight, seconds)| weight * seconds)
         .sum();
     let last = choices.last();
+    let hash = |node: &NodeId| census.nodes[*node as usize].hash.to_string();
     Selection {
         build_seconds: last.map_or(0.0, |last| last.spent_seconds),
         bytes: last.map_or(0.0, |last| last.spent_bytes),
@@ -465,6 +468,7 @@ fn describe(census: &Census, seconds: &[f64], weights: &[f64], choices: &[Choice
                     name: package.name.clone(),
                     version: package.version.clone(),
                     tree: node.hash.to_string(),
+                    needs: node.children.iter().map(hash).collect(),
                     seconds: seconds[choice.node as usize],
                     repositories: node.repositories,
                 }

@@ -12,18 +12,19 @@ use crate::digest::{Canonical, TreeHash};
 
 /// What one package of a lock file stands for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Tree {
+pub struct Tree {
     /// Position in the lock file.
-    pub(super) package: usize,
-    pub(super) hash: TreeHash,
+    pub package: usize,
+    /// Its hash.
+    pub hash: TreeHash,
     /// Positions in the list of trees, each before this one.
-    pub(super) children: Vec<usize>,
+    pub children: Vec<usize>,
 }
 
 /// Leaves out what is not needed on the index's platform, as far as the index is
 /// at hand, and then what nothing needs any more. Says for how many packages the
 /// index was at hand.
-pub(super) fn cut(lock: &mut LockGraph, index: &IndexCache) -> usize {
+pub fn cut(lock: &mut LockGraph, index: &IndexCache) -> usize {
     let mut known = 0;
     let names: Vec<String> = lock
         .packages
@@ -82,7 +83,7 @@ pub(super) fn cut(lock: &mut LockGraph, index: &IndexCache) -> usize {
 /// Packages that need each other, which happens where tests of one need the
 /// other, have one hash for all of them as their children's; each then adds
 /// itself, and none of them is a child of another.
-pub(super) fn trees(lock: &LockGraph) -> Vec<Tree> {
+pub fn trees(lock: &LockGraph) -> Vec<Tree> {
     let mut graph = DiGraph::<(), ()>::with_capacity(lock.packages.len(), 0);
     for _ in &lock.packages {
         graph.add_node(());
@@ -165,7 +166,7 @@ fn hash(package: &LockedPackage, children: impl Iterator<Item = TreeHash>) -> Tr
 }
 
 /// crates.io has two spellings.
-pub(super) fn source(package: &LockedPackage) -> &str {
+pub fn source(package: &LockedPackage) -> &str {
     let text = package.source.as_deref().unwrap_or_default();
     match PackageSource::parse(text) {
         Some(PackageSource::CratesIo) => CRATES_IO,

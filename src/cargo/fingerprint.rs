@@ -178,6 +178,14 @@ pub fn path_hash(path: &Path) -> u64 {
     std::hash::Hasher::finish(&hasher)
 }
 
+/// Cargo's hash of a text (`util::hash_u64`), such as [`Fingerprint::rustc`] of
+/// `rustc -vV`.
+pub fn text_hash(text: &str) -> u64 {
+    let mut hasher = StableSipHasher128::new();
+    text.hash(&mut hasher);
+    std::hash::Hasher::finish(&hasher)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -97,18 +97,9 @@ struct Dependency {
 impl IndexCache {
     /// Looks at the index of crates.io in some Cargo homes.
     pub fn open(target: Target, cargo_homes: &[PathBuf]) -> fs::Result<Self> {
-        let mut folders = Vec::new();
-        for home in cargo_homes {
-            for folder in fs::list(&home.join("registry/index"))? {
-                let name = folder.file_name().unwrap_or_default().to_string_lossy();
-                if name.starts_with("index.crates.io-") || name.starts_with("github.com-") {
-                    folders.push(folder.join(".cache"));
-                }
-            }
-        }
         Ok(Self {
             target,
-            folders,
+            folders: folders(cargo_homes)?,
             known: Mutex::default(),
         })
     }
@@ -152,8 +143,22 @@ impl IndexCache {
     }
 }
 
+/// The folders in Cargo homes in which the index of crates.io is kept.
+pub(super) fn folders(cargo_homes: &[PathBuf]) -> fs::Result<Vec<PathBuf>> {
+    let mut folders = Vec::new();
+    for home in cargo_homes {
+        for folder in fs::list(&home.join("registry/index"))? {
+            let name = folder.file_name().unwrap_or_default().to_string_lossy();
+            if name.starts_with("index.crates.io-") || name.starts_with("github.com-") {
+                folders.push(folder.join(".cache"));
+            }
+        }
+    }
+    Ok(folders)
+}
+
 /// Where the index keeps a package (Cargo book, "Registry index", "Index files").
-fn place(name: &str) -> PathBuf {
+pub(super) fn place(name: &str) -> PathBuf {
     let name = name.to_lowercase();
     let part = |range: std::ops::Range<usize>| name.get(range).unwrap_or_default().to_owned();
     match name.len() {

@@ -9,6 +9,11 @@
 //! | [`workspace`] | where the workspace, its members and `target/` are |
 //! | [`unit_graph`] | `cargo build --unit-graph` |
 //! | [`layout`] | both layouts of the build directory |
+//! | [`lock_graph`] | a lock file without manifests, as a graph |
+//! | [`index_cache`], [`releases`] | what a registry's index says, as far as Cargo has looked it up |
+//! | [`members`] | the manifests that a lock file is for |
+//! | [`advisories`] | which versions are known to be vulnerable |
+//! | [`relock`] | a lock file changed by Cargo itself, in a copy |
 //! | [`lock_file`] | which archive or commit a package is |
 //! | [`source`] | registries, Git repositories: where packages come from |
 //! | [`registry_index`] | what a registry says now: checksums, yanked versions |
@@ -21,6 +26,7 @@
 //! | [`licences`] | under which licences packages are |
 //! | [`glibc`] | the C library that programs find here |
 
+pub mod advisories;
 pub mod build_script;
 pub mod dep_info;
 pub mod fingerprint;
@@ -32,8 +38,11 @@ pub mod layout;
 pub mod licences;
 pub mod lock_file;
 pub mod lock_graph;
+pub mod members;
 pub mod package_files;
 pub mod registry_index;
+pub mod releases;
+pub mod relock;
 pub mod rustc_args;
 pub mod settings;
 pub mod source;

@@ -1,6 +1,7 @@
 //! `quickbuild analyse`: what many lock files have in common.
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use super::arguments::{AnalyseArguments, AnalysisFormat};
@@ -19,6 +20,9 @@ use crate::cargo::source::PackageSource;
 use crate::config::parse_size;
 use crate::fs;
 use crate::store::Store;
+
+/// Where what the registry was asked for is kept, in the store.
+const LOOKED_UP: &str = "cache/registry-index";
 
 pub(super) fn run(
     surroundings: &Surroundings,
@@ -122,7 +126,6 @@ fn index(
 ) -> Result<IndexCache, Failure> {
     let environment = &surroundings.environment;
     let target = Target::ask(environment, &surroundings.folder, triple)?;
-    let scratch = surroundings.config()?.store.join("cache/registry-index");
     if lookup {
         let mut names: BTreeSet<String> = BTreeSet::new();
         for found in &search.found {
@@ -136,17 +139,36 @@ fn index(
             });
             names.extend(public.map(|package| package.name));
         }
-        let names: BTreeSet<&str> = names.iter().map(String::as_str).collect();
-        fs::remove_dir_all(&scratch)?;
-        fs::create_dir_all(&scratch)?;
-        RegistryIndex::ask(
-            environment,
-            &surroundings.folder,
-            &PackageSource::CratesIo,
-            &names,
-            &scratch,
-        )?;
+        look_up(surroundings, &names)?;
     }
-    let homes = [environment.cargo_home(), scratch.join("home")];
-    Ok(IndexCache::open(target, &homes)?)
+    Ok(IndexCache::open(target, &index_homes(surroundings)?)?)
+}
+
+/// Lets Cargo look up packages in the registry; the answer is kept in the store's
+/// cache.
+pub(super) fn look_up(
+    surroundings: &Surroundings,
+    names: &BTreeSet<String>,
+) -> Result<(), Failure> {
+    let scratch = surroundings.config()?.store.join(LOOKED_UP);
+    let names: BTreeSet<&str> = names.iter().map(String::as_str).collect();
+    fs::remove_dir_all(&scratch)?;
+    fs::create_dir_all(&scratch)?;
+    RegistryIndex::ask(
+        &surroundings.environment,
+        &surroundings.folder,
+        &PackageSource::CratesIo,
+        &names,
+        &scratch,
+    )?;
+    Ok(())
+}
+
+/// Cargo homes that have an index, the most recent last.
+pub(super) fn index_homes(surroundings: &Surroundings) -> Result<[PathBuf; 2], Failure> {
+    let looked_up = surroundings.config()?.store.join(LOOKED_UP);
+    Ok([
+        surroundings.environment.cargo_home(),
+        looked_up.join("home"),
+    ])
 }

@@ -10,7 +10,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
 use super::serve::ServeArguments;
-pub(super) use analysis::{AnalyseArguments, AnalysisFormat};
+pub(super) use analysis::{AlignArguments, AnalyseArguments, AnalysisFormat};
 pub(super) use places::{CopyArguments, PruneArguments, PublishingArguments, PushArguments};
 
 /// Compile a Cargo unit once, find it Fresh ever after.
@@ -176,6 +176,17 @@ pub(super) enum Command {
             Exit code 1: some files were left out, which the report names."
     )]
     Analyse(AnalyseArguments),
+    /// Say which packages to move to other versions so that more is prebuilt.
+    ///
+    /// Nothing is changed without `--apply`. Cargo moves the packages in a copy of
+    /// the manifests first, and has the last word. Versions that are yanked,
+    /// vulnerable, or for a newer Rust than the workspace says to support are never
+    /// proposed.
+    #[command(
+        after_help = "Examples:\n  quickbuild align --substituter https://cache.example.org\n  quickbuild align --check -- --release\n  quickbuild align --apply --keep openssl\n\
+            Exit code 1 with `--check`: a change would help."
+    )]
+    Align(AlignArguments),
     /// Build recipes, or what a workspace depends on, in a pinned builder.
     #[command(
         after_help = "Examples:\n  quickbuild realise serde_json axum\n  quickbuild realise --workspace . -- --release\n\

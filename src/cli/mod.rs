@@ -2,6 +2,7 @@
 //! standard error to what is said about the work; Cargo's own output is left
 //! as it is.
 
+mod align;
 mod analyse;
 mod arguments;
 mod audit;
@@ -217,6 +218,7 @@ fn run(
         Command::Copy(arguments) => copy::run(surroundings, &arguments),
         Command::Prune(arguments) => prune::run(surroundings, &arguments),
         Command::Serve(arguments) => serve::run(surroundings, *arguments),
+        Command::Align(arguments) => align::run(surroundings, &arguments),
         Command::Analyse(arguments) => analyse::run(surroundings, &arguments),
         Command::Cache(command) => cache::run(surroundings, command),
         Command::Realise(arguments) => realise::run(surroundings, arguments),

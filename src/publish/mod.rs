@@ -32,7 +32,9 @@ use crate::output::{Claim, Maker, Naming, Output};
 use crate::store::{Store, StoreError};
 use crate::substitute::SubstituteError;
 use crate::substituter::backend::{Added, Held};
-use crate::substituter::{ArchiveRef, Document, Entry, Question, Substituter, SubstituterError};
+use crate::substituter::{
+    ArchiveRef, Document, Entry, Inventory, Question, Substituter, SubstituterError,
+};
 use crate::trust::PublicKey;
 use place::Place;
 
@@ -208,6 +210,7 @@ impl Publication<'_> {
         }
         board.close(&outputs)?;
         board.place.settle()?;
+        board.list()?;
         Ok(board.published)
     }
 
@@ -462,6 +465,13 @@ impl Board<'_> {
             let known = document.namings.entry(naming.key);
             known.or_insert_with(|| naming.clone());
         }
+    }
+
+    /// Adds the packages of what is published now to the inventory.
+    fn list(&self) -> Result<()> {
+        let outputs = self.entries.values().map(|entry| &entry.output);
+        let inventory = Inventory::of(outputs, self.namings.values().flatten());
+        self.place.take_stock(|known| known.add(&inventory))
     }
 
     /// Writes the closures of what is published now.

@@ -10,7 +10,10 @@ use super::{PublishError, Result};
 use crate::fs;
 use crate::substituter::backend::{Added, Change, Content, Held, Version, Writer};
 use crate::substituter::document::{INFO, MAX_DOCUMENT, MAX_INFO};
-use crate::substituter::{ArchiveRef, CacheInfo, Document, Substituter, archive_path};
+use crate::substituter::{
+    ArchiveRef, CacheInfo, Document, INVENTORY, Inventory, Substituter, SubstituterError,
+    archive_path,
+};
 use crate::workers::Workers;
 
 /// How often a document is read and changed before it is given up.
@@ -147,6 +150,38 @@ impl<'a> Place<'a> {
         }
         Err(PublishError::Contended {
             path: self.substituter.file(path),
+        })
+    }
+
+    /// Changes the inventory, as often as others change it meanwhile. It is advice
+    /// only: one of a newer format is left alone, and so is a place that takes
+    /// none.
+    pub(super) fn take_stock(&self, change: impl Fn(&mut Inventory)) -> Result<()> {
+        for attempt in 1..=ATTEMPTS {
+            let held = self.read(INVENTORY)?;
+            let before = match &held {
+                Some(held) => match Inventory::parse(&held.bytes, INVENTORY) {
+                    Err(SubstituterError::Format { .. }) => return Ok(()),
+                    read => read.ok(),
+                },
+                None => None,
+            };
+            let mut inventory = before.clone().unwrap_or_default();
+            change(&mut inventory);
+            if before.unwrap_or_default() == inventory {
+                return Ok(());
+            }
+            let version = held.map(|held| held.version);
+            let bytes = inventory.to_bytes();
+            match self.replace(INVENTORY, (&bytes, &[]), version.as_ref()) {
+                Ok(Change::Done) => return Ok(()),
+                Ok(Change::Lost) => pause(attempt),
+                Err(PublishError::Substituter(SubstituterError::ReadOnly { .. })) => return Ok(()),
+                Err(error) => return Err(error),
+            }
+        }
+        Err(PublishError::Contended {
+            path: self.substituter.file(INVENTORY),
         })
     }
 

@@ -97,6 +97,13 @@ pub fn prune(substituter: &Substituter, limits: &Limits, mode: Mode) -> Result<P
         ..Pruned::default()
     };
     if mode == Mode::Remove && !gone.is_empty() {
+        let stay = published.iter().filter(|(id, _)| !gone.contains(id));
+        let stay: BTreeSet<RecipeHash> = stay.map(|(_, p)| p.entry.output.host_recipe).collect();
+        let went = order
+            .iter()
+            .map(|id| published[id].entry.output.host_recipe);
+        let went: BTreeSet<RecipeHash> = went.filter(|recipe| !stay.contains(recipe)).collect();
+        place.take_stock(|known| known.retain(|recipe| !went.contains(&recipe)))?;
         withdraw(&place, &documents, &published, &order)?;
     }
     sweep(&place, substituter, (&gone, mode), &mut pruned)?;

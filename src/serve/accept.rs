@@ -22,7 +22,8 @@ use crate::digest::{ContentHash, OutputId, RecipeHash};
 use crate::fs::{self, FsError, Lock};
 use crate::output::{Claim, Output};
 use crate::substituter::{
-    CacheInfo, Document, Entry, Policy, Question, SubstituterError, archive, archive_path, document,
+    CacheInfo, Document, Entry, INVENTORY, Inventory, Policy, Question, SubstituterError, archive,
+    archive_path, document,
 };
 use crate::trust::{PublicKey, Signatures};
 
@@ -328,6 +329,22 @@ impl Rules {
             }
         }
         self.write(&path, merged.to_bytes(), before.is_none())
+    }
+
+    /// Puts the inventory: what is said of packages that are published, and what
+    /// was said before.
+    pub(super) fn inventory(&self, body: &[u8], condition: &Condition) -> Result<Accepted> {
+        let mut new = Inventory::parse(body, INVENTORY).map_err(|error| bad(&error))?;
+        new.retain(|recipe| self.catalogue.has(recipe));
+        let _lock = self.lock()?;
+        let before = self.read(INVENTORY)?;
+        check(condition, before.as_deref())?;
+        // One that cannot be read is of no use to anybody.
+        let known = before.as_deref();
+        let known = known.and_then(|bytes| Inventory::parse(bytes, INVENTORY).ok());
+        let mut inventory = known.unwrap_or_default();
+        inventory.add(&new);
+        self.write(INVENTORY, inventory.to_bytes(), before.is_none())
     }
 
     /// Puts what the substituter says of itself: more keys, and nothing else.

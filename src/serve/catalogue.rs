@@ -195,6 +195,12 @@ impl Catalogue {
         Some((listed.content, listed.archive))
     }
 
+    /// Whether something of a recipe is published.
+    pub(super) fn has(&self, recipe: RecipeHash) -> bool {
+        let current = self.current();
+        current.is_ok_and(|index| index.documents.contains_key(&recipe))
+    }
+
     /// How much there is.
     pub(super) fn stock(&self) -> Stock {
         let index = self.index.read().unwrap_or_else(PoisonError::into_inner);

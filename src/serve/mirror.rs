@@ -20,7 +20,9 @@ use crate::fs::{self, FsError, Lock, Stamp, Time};
 use crate::output::{Maker, Output};
 use crate::publish::{Existing, Local, Publication, PublishError, Published, Scratch, StoreSource};
 use crate::store::{Store, StoreError};
-use crate::substituter::{Document, Question, Substituter, SubstituterError, archive_path};
+use crate::substituter::{
+    Document, INVENTORY, Question, Substituter, SubstituterError, archive_path,
+};
 use crate::trust::PublicKey;
 
 /// A folder that follows a store.
@@ -183,6 +185,8 @@ fn prune(folder: &Path, contents: &BTreeMap<OutputId, ContentHash>) -> Result<()
         }
     }
     if has_changed {
+        // It is written again with what is published next.
+        fs::remove_file(&folder.join(INVENTORY))?;
         for path in fs::list(&folder.join("archives"))? {
             if !named.contains(&path) {
                 fs::remove_file(&path)?;

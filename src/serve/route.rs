@@ -2,7 +2,7 @@
 //! again, so none leads anywhere else.
 
 use crate::digest::{ContentHash, RecipeHash};
-use crate::substituter::{Question, document};
+use crate::substituter::{INVENTORY, Question, document};
 
 /// A kind of path, for logs and metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -43,6 +43,8 @@ impl Route {
 pub(super) enum Target {
     /// What the substituter says of itself.
     Info,
+    /// Which packages there are.
+    Inventory,
     /// A document about a recipe.
     Document(Question, RecipeHash),
     /// An archive.
@@ -63,6 +65,7 @@ impl Target {
         let path = path.strip_prefix('/')?;
         match path {
             document::INFO => return Some(Self::Info),
+            INVENTORY => return Some(Self::Inventory),
             document::CALL => return Some(Self::Lookup),
             "healthz" => return Some(Self::Healthy),
             "readyz" => return Some(Self::Ready),
@@ -88,7 +91,7 @@ impl Target {
     pub(super) fn route(self) -> Route {
         match self {
             Self::Info => Route::Info,
-            Self::Document(..) => Route::Document,
+            Self::Inventory | Self::Document(..) => Route::Document,
             Self::Archive(_) => Route::Archive,
             Self::Lookup => Route::Lookup,
             Self::Healthy | Self::Ready => Route::Health,

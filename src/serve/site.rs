@@ -31,9 +31,9 @@ use super::reply::{Handled, Reply};
 use super::route::Target;
 use super::tokens::{Standing, Tokens};
 use super::uploads::{Uploads, next, too_large, whole};
-use crate::digest::{ContentHash, ContentHasher, RecipeHash};
+use crate::digest::{ContentHash, ContentHasher};
 use crate::fs::{self, File, Stamp};
-use crate::substituter::{Question, archive_path, document};
+use crate::substituter::{INVENTORY, Question, archive_path, document};
 
 /// Bytes of a body that nobody wants, which are received all the same: many
 /// clients read an answer only when all is sent.
@@ -196,7 +196,9 @@ impl Site {
         let can_write = self.writing.is_some();
         let allowed: &[Method] = match target {
             Target::Lookup => &[Method::POST],
-            Target::Info | Target::Document(..) | Target::Archive(_) if can_write => {
+            Target::Info | Target::Inventory | Target::Document(..) | Target::Archive(_)
+                if can_write =>
+            {
                 &[Method::GET, Method::HEAD, Method::PUT]
             }
             _ => &[Method::GET, Method::HEAD],
@@ -214,9 +216,9 @@ impl Site {
             Target::Info => self.info(headers),
             Target::Archive(sha256) => self.archive(sha256, headers),
             Target::Document(question, recipe) => {
-                let tag = self.document_tag(question, recipe).await?;
-                self.document(question, recipe, &tag, headers)
+                self.document(&question.path(recipe), headers).await
             }
+            Target::Inventory => self.document(INVENTORY, headers).await,
             Target::Healthy => Ok(Reply::line(StatusCode::OK, "ok")),
             Target::Ready => self.ready().await,
             Target::Metrics => Ok(self.counted(headers)),
@@ -255,16 +257,11 @@ impl Site {
         Ok(self.file(file, &format!("\"{sha256}\""), &kept, headers))
     }
 
-    fn document(
-        &self,
-        question: Question,
-        recipe: RecipeHash,
-        tag: &str,
-        headers: &HeaderMap,
-    ) -> Handled {
-        let file = self.open(&question.path(recipe))?;
+    async fn document(self: &Arc<Self>, path: &str, headers: &HeaderMap) -> Handled {
+        let tag = self.document_tag(path).await?;
+        let file = self.open(path)?;
         let kept = self.kept("max-age=60");
-        Ok(self.file(file, tag, &kept, headers))
+        Ok(self.file(file, &tag, &kept, headers))
     }
 
     /// A file, or the part of it that is wanted.
@@ -313,12 +310,8 @@ impl Site {
 
     /// The tag of a document: it follows from its bytes, so that all servers of
     /// the same files have the same.
-    async fn document_tag(
-        self: &Arc<Self>,
-        question: Question,
-        recipe: RecipeHash,
-    ) -> Result<String, Reply> {
-        let open = self.open(&question.path(recipe))?;
+    async fn document_tag(self: &Arc<Self>, path: &str) -> Result<String, Reply> {
+        let open = self.open(path)?;
         let stamp = Stamp::of_open(&open.file, &open.path);
         let stamp = stamp.map_err(|error| Reply::failure(&error))?;
         if let Some(tag) = self.tools.tag(&open.path, stamp) {
@@ -399,6 +392,7 @@ impl Site {
             let rules = &site.writing.as_ref().ok_or_else(absent)?.rules;
             match target {
                 Target::Info => rules.info(&body, &condition),
+                Target::Inventory => rules.inventory(&body, &condition),
                 Target::Document(Question::Recipes, recipe) => {
                     rules.document(recipe, &body, &condition)
                 }

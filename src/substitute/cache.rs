@@ -75,7 +75,7 @@ impl LookupCache {
         let _ = fs::write_atomic(&self.file(path), answer.unwrap_or_default());
     }
 
-    fn file(&self, path: &str) -> PathBuf {
+    pub(super) fn file(&self, path: &str) -> PathBuf {
         self.folder.join(path.replace('/', "-"))
     }
 

@@ -12,6 +12,7 @@
 //! | [`cache`] | answers for a while |
 //! | `judge` | which entries may be used here |
 //! | `fetch` | archives into the store |
+//! | [`stock`] | which packages a substituter has |
 //!
 //! Invariants:
 //! * Nothing is in the store that was not verified, and nothing without all it
@@ -23,6 +24,7 @@ mod fetch;
 mod judge;
 mod lookup;
 mod round;
+pub mod stock;
 
 use std::collections::BTreeSet;
 

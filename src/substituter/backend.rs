@@ -151,7 +151,8 @@ pub(super) fn unflat(name: &str) -> Option<String> {
         let rest = name.strip_prefix(folder)?.strip_prefix('-')?;
         Some(format!("{folder}/{rest}"))
     });
-    path.or_else(|| (name == super::document::INFO).then(|| name.to_owned()))
+    let files = [super::document::INFO, super::INVENTORY];
+    path.or_else(|| files.contains(&name).then(|| name.to_owned()))
 }
 
 #[cfg(test)]
@@ -164,6 +165,7 @@ mod tests {
             "recipes/a.json.zst",
             "archives/b-c.tar.zst",
             "quickbuild-cache.json",
+            "inventory.json.zst",
         ] {
             assert_eq!(unflat(&flat(path)).as_deref(), Some(path));
         }

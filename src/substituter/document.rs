@@ -318,7 +318,7 @@ pub fn naming_part(naming: &Naming) -> Bytes {
 
 /// Packs text. Frames of Zstandard can be put one behind the other, and so can
 /// what this gives.
-fn pack(text: &[u8]) -> Vec<u8> {
+pub(super) fn pack(text: &[u8]) -> Vec<u8> {
     zstd::bulk::compress(text, LEVEL).expect("what is in memory can be packed")
 }
 
@@ -349,7 +349,7 @@ pub fn call(recipes: &[RecipeHash]) -> Vec<u8> {
     serde_json::to_vec(&call).expect("a call serialises")
 }
 
-fn unpack(bytes: &[u8], url: &str) -> Result<Vec<u8>> {
+pub(super) fn unpack(bytes: &[u8], url: &str) -> Result<Vec<u8>> {
     let unpacked = || -> std::io::Result<Vec<u8>> {
         let mut decoder = zstd::Decoder::with_buffer(bytes)?;
         decoder.window_log_max(MAX_WINDOW)?;
@@ -367,11 +367,11 @@ fn unpack(bytes: &[u8], url: &str) -> Result<Vec<u8>> {
     Ok(unpacked)
 }
 
-fn json(bytes: &[u8], url: &str) -> Result<Value> {
+pub(super) fn json(bytes: &[u8], url: &str) -> Result<Value> {
     serde_json::from_slice(bytes).map_err(|error| malformed(url, error))
 }
 
-fn format(value: &Value, url: &str) -> Result<()> {
+pub(super) fn format(value: &Value, url: &str) -> Result<()> {
     match value.get("format").and_then(Value::as_u64) {
         Some(found) if found == u64::from(FORMAT) => Ok(()),
         Some(found) => Err(SubstituterError::Format {
@@ -382,7 +382,7 @@ fn format(value: &Value, url: &str) -> Result<()> {
     }
 }
 
-fn malformed(url: &str, reason: impl ToString) -> SubstituterError {
+pub(super) fn malformed(url: &str, reason: impl ToString) -> SubstituterError {
     SubstituterError::Malformed {
         url: url.to_owned(),
         reason: reason.to_string(),

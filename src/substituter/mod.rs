@@ -6,6 +6,7 @@
 //! recipes/<host recipe>.json.zst      all that is published of one recipe
 //! closures/<host recipe>.json.zst     the same, with all that it refers to
 //! archives/<sha256>.tar.zst           the files of one output
+//! inventory.json.zst                  which packages there are, with what they need
 //! v1/lookup                           many recipes at once; servers only
 //! ```
 //!
@@ -13,6 +14,7 @@
 //! |---|---|
 //! | `location` | a URL or a folder |
 //! | [`document`] | what the files say |
+//! | [`inventory`] | the file that says which packages there are |
 //! | [`archive`] | the files of one output, packed and unpacked |
 //! | [`policy`] | who is believed |
 //! | [`backend`] | what a place can do: read, and perhaps write |
@@ -32,6 +34,7 @@ mod credentials;
 pub mod document;
 mod folder;
 mod github;
+pub mod inventory;
 mod location;
 mod objects;
 mod oci;
@@ -51,6 +54,7 @@ use crate::output::Output;
 
 use backend::{Backend, Writer};
 pub use document::{ArchiveRef, CacheInfo, Document, Entry};
+pub use inventory::{INVENTORY, Inventory};
 pub use location::Location;
 pub use policy::{Objection, Policy};
 
@@ -362,6 +366,13 @@ impl Substituter {
     /// The place of one of its files, as text for people.
     pub fn file(&self, path: &str) -> String {
         self.location.join(path)
+    }
+
+    /// Which packages it has, as it lies there; `None` if it does not say.
+    pub fn inventory_bytes(&self) -> Result<Option<Vec<u8>>> {
+        let path = INVENTORY.to_owned();
+        let mut answers = self.backend.get(&[path], document::MAX_DOCUMENT)?;
+        Ok(answers.pop().flatten())
     }
 
     /// Documents about recipes, as they lie there; `None` for what is not

@@ -18,7 +18,7 @@ const RANKS: [&[&str]; 8] = [
         "interrupt",
     ],
     &["cargo", "config"],
-    &["recipe", "output", "trust"],
+    &["recipe", "output", "trust", "align"],
     &["store", "substituter", "builder"],
     &["plan", "substitute", "publish", "link", "harvest", "bridge"],
     &["build", "serve", "analyse", "audit"],

@@ -1,5 +1,6 @@
 //! Integration tests: the program as users run it, on projects of all kinds.
 //!
+//! * `align`: lock files that move to what is prebuilt.
 //! * `analyse`: lock files, real and broken.
 //! * `architecture`: what the sources may import.
 //! * `phases`: cold, no-op, second checkout, relocated, changed, checked.
@@ -20,6 +21,7 @@
     reason = "a test ends where something unexpected happens"
 )]
 
+mod align;
 mod analyse;
 mod architecture;
 mod bad_days;

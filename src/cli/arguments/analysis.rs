@@ -1,4 +1,4 @@
-//! The arguments of `analyse`.
+//! The arguments of `analyse` and `align`.
 
 use std::path::PathBuf;
 
@@ -53,4 +53,45 @@ pub(in crate::cli) enum AnalysisFormat {
     Json,
     /// One page with plots.
     Html,
+}
+
+/// Arguments of `align`.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct AlignArguments {
+    /// Change Cargo.lock, once Cargo has proved that it resolves.
+    #[arg(long, conflicts_with = "check")]
+    pub(in crate::cli) apply: bool,
+    /// End with exit code 1 if a change would help.
+    #[arg(long)]
+    pub(in crate::cli) check: bool,
+    /// A substituter to use instead of the configured ones, or `store` for the
+    /// local store; may be repeated.
+    #[arg(long, value_name = "URL")]
+    pub(in crate::cli) substituter: Vec<String>,
+    /// A report of `quickbuild analyse --format json` with a budget: take its
+    /// selection for what is prebuilt.
+    #[arg(long, value_name = "FILE", conflicts_with = "substituter")]
+    pub(in crate::cli) analysis: Option<PathBuf>,
+    /// A package that keeps its version; may be repeated, and adds to `keep` in
+    /// `quickbuild.toml`.
+    #[arg(long, value_name = "NAME")]
+    pub(in crate::cli) keep: Vec<String>,
+    /// A checkout of RustSec's advisory database; by default the configured one,
+    /// or the one that `cargo audit` keeps.
+    #[arg(long, value_name = "DIR")]
+    pub(in crate::cli) advisory_db: Option<PathBuf>,
+    /// Let Cargo look up in the registry what it has not looked up before; names
+    /// of packages are sent there.
+    #[arg(long, conflicts_with = "offline")]
+    pub(in crate::cli) lookup: bool,
+    /// Ask nobody: neither substituters that are not folders, nor registries.
+    #[arg(long)]
+    pub(in crate::cli) offline: bool,
+    /// How to print it.
+    #[arg(long, value_enum, default_value = "text")]
+    pub(in crate::cli) format: super::Format,
+    /// Arguments for Cargo; the first may name the command, otherwise it is
+    /// `build`.
+    #[arg(last = true, value_name = "CARGO ARGS")]
+    pub(in crate::cli) arguments: Vec<String>,
 }

@@ -112,6 +112,8 @@ fn all_can_be_published_over_http() {
     target.put_archives(&published);
     assert_eq!(target.put_documents(&published, "recipes"), [""; 0]);
     assert_eq!(target.put_documents(&published, "closures"), [""; 0]);
+    let answer = target.put_file(&published, "/inventory.json.zst");
+    assert_eq!(answer.status, 201, "{}", answer.text());
     let info = fs::read(published.cache.join("quickbuild-cache.json")).unwrap();
     let tag = target.serving.get("/quickbuild-cache.json", &[]);
     let tag = tag.header("etag").unwrap().to_owned();

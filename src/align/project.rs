@@ -1,0 +1,188 @@
+//! A lock file, what a build compiles of it, and what is offered.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use semver::Version;
+
+use crate::cargo::releases::Requirement;
+use crate::cargo::relock::line;
+
+/// A package of a lock file.
+#[derive(Debug, Clone)]
+pub struct Package {
+    /// Its name.
+    pub name: String,
+    /// Its version.
+    pub version: Version,
+    /// Whether it may have another version: it is from the registry, and the user
+    /// has not said that it stays.
+    pub is_movable: bool,
+    /// Positions of what it needs.
+    pub needs: Vec<usize>,
+    /// What its manifest requires, if that is not in the registry's index.
+    pub requirements: Option<Vec<Requirement>>,
+}
+
+/// A library or proc macro that a build compiles: a package in one selection of
+/// features. Where features are not known, each package is one.
+#[derive(Debug, Clone)]
+pub struct Node {
+    /// Its package.
+    pub package: usize,
+    /// Its features, sorted, if they are known.
+    pub features: Option<Vec<String>>,
+    /// Positions of the nodes that it needs, each before it.
+    pub needs: Vec<usize>,
+    /// Seconds that it takes.
+    pub seconds: f64,
+    /// What is built already and fits as it is.
+    pub offer: Option<OfferId>,
+}
+
+/// A lock file with what is built of it.
+#[derive(Debug, Clone, Default)]
+pub struct Project {
+    /// Its packages.
+    pub packages: Vec<Package>,
+    /// What a build compiles, dependencies first.
+    pub nodes: Vec<Node>,
+}
+
+/// Position of an offer.
+pub type OfferId = usize;
+
+/// A package that is built.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Offer {
+    /// Its name.
+    pub name: String,
+    /// Its version.
+    pub version: Version,
+    /// The features that it was built with, sorted, if they are known.
+    pub features: Option<Vec<String>>,
+    /// The offers that it was built against.
+    pub needs: Vec<OfferId>,
+}
+
+/// All that is built.
+#[derive(Debug, Clone, Default)]
+pub struct Offers {
+    /// Each with all it needs; in any order.
+    pub list: Vec<Offer>,
+    by_version: HashMap<String, HashMap<Version, Vec<OfferId>>>,
+}
+
+impl Offers {
+    /// Makes them ready to be looked up.
+    pub fn new(list: Vec<Offer>) -> Self {
+        let mut by_version: HashMap<String, HashMap<Version, Vec<OfferId>>> = HashMap::new();
+        for (id, offer) in list.iter().enumerate() {
+            let versions = by_version.entry(offer.name.clone()).or_default();
+            let version = versions.entry(offer.version.clone()).or_default();
+            version.push(id);
+        }
+        Self { list, by_version }
+    }
+
+    /// Those of a version of a package.
+    pub fn of(&self, name: &str, version: &Version) -> &[OfferId] {
+        let versions = self.by_version.get(name);
+        let found = versions.and_then(|versions| versions.get(version));
+        found.map_or(&[], Vec::as_slice)
+    }
+
+    /// An offer with all below it; `None` if it needs itself, or one that is not
+    /// there.
+    pub fn closure(&self, root: OfferId) -> Option<Vec<OfferId>> {
+        let mut seen = BTreeSet::from([root]);
+        let mut open = vec![root];
+        let mut all = Vec::new();
+        while let Some(id) = open.pop() {
+            all.push(id);
+            for need in &self.list.get(id)?.needs {
+                if *need == root {
+                    return None;
+                }
+                if seen.insert(*need) {
+                    open.push(*need);
+                }
+            }
+        }
+        Some(all)
+    }
+}
+
+/// What is looked up again and again.
+pub(super) struct Lookup<'a> {
+    pub(super) project: &'a Project,
+    pub(super) offers: &'a Offers,
+    /// Who needs a package.
+    pub(super) dependents: Vec<Vec<usize>>,
+    /// Packages by name.
+    pub(super) by_name: HashMap<&'a str, Vec<usize>>,
+    /// The nodes of each package.
+    pub(super) nodes: Vec<Vec<usize>>,
+    /// Offers that turned out not to be what they seem.
+    pub(super) banned: &'a BTreeSet<OfferId>,
+}
+
+/// New versions of packages, by position.
+pub type Moves = BTreeMap<usize, Version>;
+
+impl<'a> Lookup<'a> {
+    pub(super) fn new(
+        project: &'a Project,
+        offers: &'a Offers,
+        banned: &'a BTreeSet<OfferId>,
+    ) -> Self {
+        let packages = &project.packages;
+        let mut dependents = vec![Vec::new(); packages.len()];
+        let mut by_name: HashMap<&str, Vec<usize>> = HashMap::new();
+        for (position, package) in packages.iter().enumerate() {
+            by_name.entry(&package.name).or_default().push(position);
+            for need in &package.needs {
+                dependents[*need].push(position);
+            }
+        }
+        let mut nodes = vec![Vec::new(); packages.len()];
+        for (position, node) in project.nodes.iter().enumerate() {
+            nodes[node.package].push(position);
+        }
+        Self {
+            project,
+            offers,
+            dependents,
+            by_name,
+            nodes,
+            banned,
+        }
+    }
+
+    pub(super) fn named(&self, name: &str) -> &[usize] {
+        self.by_name.get(name).map_or(&[], Vec::as_slice)
+    }
+
+    /// The package that another version would take the place of: Cargo has at
+    /// most one of compatible versions.
+    pub(super) fn place(&self, name: &str, version: &Version) -> Option<usize> {
+        let mut same = self.named(name).iter().copied();
+        same.find(|position| line(&self.project.packages[*position].version) == line(version))
+    }
+
+    /// The version of a package with some moved.
+    pub(super) fn version<'v>(&'v self, package: usize, moves: &'v Moves) -> &'v Version {
+        let now = &self.project.packages[package].version;
+        moves.get(&package).unwrap_or(now)
+    }
+
+    /// Whether an offer has the features of a node, as far as both are known.
+    pub(super) fn has_features(&self, offer: OfferId, node: usize) -> bool {
+        match (
+            &self.offers.list[offer].features,
+            &self.project.nodes[node].features,
+        ) {
+            (Some(offered), Some(wanted)) => offered == wanted,
+            _ => true,
+        }
+    }
+}

@@ -1,0 +1,227 @@
+//! What may be moved where: each move must satisfy all that depend on the package,
+//! and what the new version needs must be there.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::sync::Arc;
+
+use semver::Version;
+
+use super::project::{Lookup, Moves, OfferId};
+use crate::cargo::releases::{Release, Requirement};
+use crate::cargo::relock::line;
+
+/// What is known of published versions.
+pub trait Knowledge {
+    /// A version of a package; `None` if it is not known here.
+    fn release(&self, name: &str, version: &Version) -> Option<Arc<Release>>;
+
+    /// Why nobody should move to a version that exists.
+    fn objection(&self, name: &str, version: &Version, release: &Release) -> Option<Objection>;
+}
+
+/// Why nobody should move to a version.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Objection {
+    /// The registry's index does not have it, or is not at hand.
+    Unknown,
+    /// It was withdrawn.
+    Yanked,
+    /// It needs a newer Rust than the workspace says to support.
+    Rust(Version),
+    /// It is known to be vulnerable.
+    Vulnerable(String),
+    /// The package stays as it is: the user says so, or it is not from the
+    /// registry.
+    Kept,
+}
+
+impl fmt::Display for Objection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unknown => write!(
+                f,
+                "the registry's index does not have it, or is not at hand"
+            ),
+            Self::Yanked => write!(f, "it is yanked"),
+            Self::Rust(version) => write!(f, "it needs Rust {version}"),
+            Self::Vulnerable(id) => write!(f, "it is vulnerable ({id})"),
+            Self::Kept => write!(f, "the package is kept as it is"),
+        }
+    }
+}
+
+/// Why moves do not fit.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Clash {
+    /// A version is not for anybody here.
+    Version {
+        /// Package and version.
+        package: String,
+        /// Why.
+        objection: Objection,
+    },
+    /// One package does not allow the version of another.
+    Requirement {
+        /// Who requires it.
+        package: String,
+        /// What is required.
+        requirement: String,
+    },
+}
+
+impl fmt::Display for Clash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Version { package, objection } => write!(f, "`{package}`: {objection}"),
+            Self::Requirement {
+                package,
+                requirement,
+            } => write!(f, "`{package}` requires `{requirement}`"),
+        }
+    }
+}
+
+/// Sees whether packages may move so. `added` are offers of packages that come in.
+pub(super) fn fit(
+    lookup: &Lookup,
+    knowledge: &dyn Knowledge,
+    moves: &Moves,
+    added: &BTreeSet<OfferId>,
+) -> Result<(), Clash> {
+    for offer in added {
+        let offer = &lookup.offers.list[*offer];
+        allow(knowledge, &offer.name, &offer.version)?;
+    }
+    for (position, version) in moves {
+        let package = &lookup.project.packages[*position];
+        let refuse = |objection| Clash::Version {
+            package: format!("{} {version}", package.name),
+            objection,
+        };
+        if !package.is_movable {
+            return Err(refuse(Objection::Kept));
+        }
+        let release = allow(knowledge, &package.name, version)?;
+        for dependent in &lookup.dependents[*position] {
+            let check = Check {
+                lookup,
+                knowledge,
+                moves,
+            };
+            check.dependent(*dependent, (*position, version), &release)?;
+        }
+        for requirement in &release.requirements {
+            if !is_met(lookup, moves, added, (*position, requirement)) {
+                return Err(Clash::Requirement {
+                    package: format!("{} {version}", package.name),
+                    requirement: format!("{} {}", requirement.package, requirement.versions),
+                });
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The release, if somebody may move to it.
+fn allow(knowledge: &dyn Knowledge, name: &str, version: &Version) -> Result<Arc<Release>, Clash> {
+    let refuse = |objection| Clash::Version {
+        package: format!("{name} {version}"),
+        objection,
+    };
+    let release = knowledge.release(name, version);
+    let release = release.ok_or_else(|| refuse(Objection::Unknown))?;
+    match knowledge.objection(name, version, &release) {
+        Some(objection) => Err(refuse(objection)),
+        None => Ok(release),
+    }
+}
+
+struct Check<'a> {
+    lookup: &'a Lookup<'a>,
+    knowledge: &'a dyn Knowledge,
+    moves: &'a Moves,
+}
+
+impl Check<'_> {
+    /// Sees whether a package that depends on a moved one allows its version.
+    fn dependent(
+        &self,
+        dependent: usize,
+        (position, version): (usize, &Version),
+        release: &Release,
+    ) -> Result<(), Clash> {
+        let packages = &self.lookup.project.packages;
+        let (package, user) = (&packages[position], &packages[dependent]);
+        let user_version = self.lookup.version(dependent, self.moves);
+        let clash = |requirement: String| Clash::Requirement {
+            package: format!("{} {user_version}", user.name),
+            requirement,
+        };
+        let known = match &user.requirements {
+            Some(requirements) => Some(requirements.clone()),
+            None => {
+                let release = self.knowledge.release(&user.name, user_version);
+                release.map(|release| release.requirements.clone())
+            }
+        };
+        let Some(known) = known else {
+            // Somebody wrote a requirement that the present version meets; newer
+            // compatible ones usually meet it, too.
+            let is_newer = *version >= package.version && line(version) == line(&package.version);
+            return match is_newer {
+                true => Ok(()),
+                false => Err(clash(format!("{} {}", package.name, package.version))),
+            };
+        };
+        // Of several requirements of one name, the one that the present version
+        // meets is meant. What a moved one requires is looked at where it moves.
+        let is_moved = self.moves.contains_key(&dependent);
+        let meant = known.iter().filter(|requirement| {
+            let of = if is_moved { version } else { &package.version };
+            requirement.package == package.name && requirement.versions.matches(of)
+        });
+        for requirement in meant {
+            if !requirement.versions.matches(version) {
+                return Err(clash(format!("{} {}", package.name, requirement.versions)));
+            }
+            let missing = requirement
+                .features
+                .iter()
+                .find(|feature| *feature != "default" && !release.features.contains(*feature));
+            if let Some(feature) = missing {
+                return Err(clash(format!("{} with feature {feature}", package.name)));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether what a new version needs is there.
+fn is_met(
+    lookup: &Lookup,
+    moves: &Moves,
+    added: &BTreeSet<OfferId>,
+    (position, requirement): (usize, &Requirement),
+) -> bool {
+    let packages = &lookup.project.packages;
+    let same = lookup.named(&requirement.package);
+    let is_there = |other: &usize| requirement.versions.matches(lookup.version(*other, moves));
+    if same.iter().any(is_there) {
+        return true;
+    }
+    let comes = |offer: &OfferId| {
+        let offer = &lookup.offers.list[*offer];
+        offer.name == requirement.package && requirement.versions.matches(&offer.version)
+    };
+    if added.iter().any(comes) {
+        return true;
+    }
+    let needed = &packages[position].needs;
+    let is_needed = needed
+        .iter()
+        .any(|need| packages[*need].name == requirement.package);
+    // What is optional, or for other platforms, and was not there is nothing that
+    // a build here waits for: Cargo adds it if it must.
+    !is_needed && (requirement.optional || !requirement.everywhere)
+}

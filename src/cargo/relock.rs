@@ -1,0 +1,181 @@
+//! A lock file changed by Cargo itself.
+//!
+//! Each package is moved with `cargo update --precise` (Cargo book, "cargo
+//! update"), in a workspace that nobody else uses. Packages that must move
+//! together refuse to move alone, so those that did not are tried again after
+//! others have. Afterwards Cargo is asked whether the lock file is as it would
+//! write it (`--locked`).
+
+use std::path::Path;
+use std::process::Command;
+
+use semver::Version;
+
+use super::lock_graph::{LockError, LockGraph};
+use super::{CargoError, output_of};
+use crate::environment::Environment;
+use crate::fs;
+
+/// A package that is to have another version.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Move {
+    /// Its name.
+    pub name: String,
+    /// Its version now.
+    pub from: Version,
+    /// The version it is to have.
+    pub to: Version,
+}
+
+/// Whether Cargo may ask registries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Network {
+    /// It may, where what it has looked up before is not enough.
+    Allowed,
+    /// It may not.
+    Forbidden,
+}
+
+/// What came of it.
+#[derive(Debug, Default)]
+pub struct Relocked {
+    /// What Cargo refused, and what it said.
+    pub refused: Vec<(Move, String)>,
+    /// The lock file.
+    pub lock: Vec<u8>,
+}
+
+/// Why nothing came of it.
+#[derive(Debug, thiserror::Error)]
+pub enum RelockError {
+    /// The lock file.
+    #[error("the lock file of the copy cannot be used")]
+    File(#[from] fs::FsError),
+    /// What Cargo made of it.
+    #[error("the lock file of the copy is none")]
+    Lock(#[from] LockError),
+    /// Cargo would change what it has written.
+    #[error("Cargo does not take the lock file as it wrote it")]
+    Unproven(#[source] CargoError),
+}
+
+/// A workspace in which a lock file is changed.
+#[derive(Debug, Clone, Copy)]
+pub struct Workshop<'a> {
+    /// The variables of this process.
+    pub environment: &'a Environment,
+    /// Where Cargo's configuration is looked for.
+    pub folder: &'a Path,
+    /// The root of a copy of the workspace.
+    pub root: &'a Path,
+    /// Whether Cargo may ask registries.
+    pub network: Network,
+}
+
+impl Workshop<'_> {
+    /// Moves packages, and then those of `added` that came in with them.
+    pub fn relock(&self, moves: &[Move], added: &[Move]) -> Result<Relocked, RelockError> {
+        let mut refused = self.rounds(moves)?;
+        refused.extend(self.rounds(added)?);
+        self.prove()?;
+        Ok(Relocked {
+            refused,
+            lock: fs::read(&self.root.join("Cargo.lock"))?,
+        })
+    }
+
+    /// Moves packages until no more move.
+    fn rounds(&self, moves: &[Move]) -> Result<Vec<(Move, String)>, RelockError> {
+        let mut open: Vec<(Move, String)> = moves
+            .iter()
+            .map(|wanted| (wanted.clone(), String::new()))
+            .collect();
+        loop {
+            let before = open.len();
+            let mut left = Vec::new();
+            for (wanted, _) in open {
+                if let Err(said) = self.step(&wanted)? {
+                    left.push((wanted, said));
+                }
+            }
+            if left.is_empty() || left.len() == before {
+                return Ok(left);
+            }
+            open = left;
+        }
+    }
+
+    /// Moves one package, unless it is where it should be; else what Cargo said.
+    fn step(&self, wanted: &Move) -> Result<Result<(), String>, RelockError> {
+        let lock = LockGraph::parse(&fs::read(&self.root.join("Cargo.lock"))?)?;
+        let versions = lock.packages.iter();
+        let versions = versions.filter(|package| package.name == wanted.name);
+        let versions = versions.filter_map(|package| Version::parse(&package.version).ok());
+        let versions: Vec<Version> = versions.collect();
+        if versions.contains(&wanted.to) {
+            return Ok(Ok(()));
+        }
+        // It may have moved with another one.
+        let is_same = |version: &&Version| line(version) == line(&wanted.from);
+        let Some(now) = versions.iter().find(is_same) else {
+            // What it was needed for has moved, and does not need it any more.
+            return Ok(Ok(()));
+        };
+        let package = format!("{}@{now}", wanted.name);
+        let precise = wanted.to.to_string();
+        let arguments = ["update", "--package", &package, "--precise", &precise];
+        let said = match self.cargo(&arguments, Network::Forbidden) {
+            Ok(_) => return Ok(Ok(())),
+            Err(error) if self.network == Network::Forbidden => error,
+            // It may lack the index of something that nobody has asked for.
+            Err(_) => match self.cargo(&arguments, Network::Allowed) {
+                Ok(_) => return Ok(Ok(())),
+                Err(error) => error,
+            },
+        };
+        Ok(Err(match said {
+            CargoError::Failed { message, .. } => message,
+            other => other.to_string(),
+        }))
+    }
+
+    /// Sees that Cargo would leave the lock file as it is.
+    fn prove(&self) -> Result<(), RelockError> {
+        let arguments = ["update", "--workspace", "--locked"];
+        let proven = self.cargo(&arguments, Network::Forbidden);
+        let proven = match (proven, self.network) {
+            (Err(_), Network::Allowed) => self.cargo(&arguments, Network::Allowed),
+            (proven, _) => proven,
+        };
+        proven.map(drop).map_err(RelockError::Unproven)
+    }
+
+    /// Sees that all packages of the lock file resolve with their sources at hand
+    /// (`cargo metadata --locked`); they are downloaded where that is allowed.
+    pub fn resolve(&self) -> Result<(), CargoError> {
+        let arguments = ["metadata", "--locked", "--format-version", "1"];
+        self.cargo(&arguments, self.network).map(drop)
+    }
+
+    fn cargo(&self, arguments: &[&str], network: Network) -> Result<String, CargoError> {
+        let mut command = Command::new(self.environment.cargo());
+        command.current_dir(self.folder).args(arguments);
+        command
+            .arg("--manifest-path")
+            .arg(self.root.join("Cargo.toml"));
+        if network == Network::Forbidden {
+            command.arg("--offline");
+        }
+        output_of(&mut command)
+    }
+}
+
+/// A package's compatible versions (Cargo book, "Version requirement syntax"):
+/// the leftmost number that is not zero decides.
+pub fn line(version: &Version) -> (u64, u64, u64) {
+    match (version.major, version.minor, version.patch) {
+        (0, 0, patch) => (0, 0, patch),
+        (0, minor, _) => (0, minor, 0),
+        (major, _, _) => (major, 0, 0),
+    }
+}
