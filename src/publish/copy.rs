@@ -13,7 +13,9 @@ use crate::fs;
 use crate::output::{Naming, Output};
 use crate::store::Store;
 use crate::substitute::{Fetched, SubstituteError, fetch_all, judge_all};
-use crate::substituter::{ArchiveRef, Document, Entry, Question, Substituter, SubstituterError};
+use crate::substituter::{
+    ArchiveRef, Document, Entry, Inventory, Question, Substituter, SubstituterError,
+};
 use crate::trust::PublicKey;
 
 /// How long one archive may take.
@@ -24,7 +26,7 @@ const BATCH: usize = 256;
 /// What is copied of a substituter.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Wanted {
-    /// All of it; it must say what it has.
+    /// All of it; it must say what it has: be listed, or have an inventory.
     All,
     /// Outputs of these packages, or of recipes that begin so, with all they
     /// need. It must say what it has, unless all are whole host recipe hashes.
@@ -107,16 +109,11 @@ fn documents(from: &Substituter, wanted: &Wanted, messages: &mut Vec<String>) ->
         }
         return Ok(document);
     }
-    let listed = from.writer().and_then(|writer| writer.list());
-    let listed = listed.map_err(|source| PublishError::Unlisted {
-        place: from.place(),
-        source,
-    })?;
-    let listed = listed.iter().filter_map(|file| Question::of(&file.path));
-    let recipes = listed.filter(|(question, _)| *question == Question::Recipes);
-    let recipes: Vec<RecipeHash> = recipes.map(|(_, recipe)| recipe).collect();
+    let (questions, recipes) = known(from, messages)?;
     let mut document = Document::default();
-    read(from, Question::Recipes, &recipes, &mut document, messages)?;
+    for question in questions {
+        read(from, *question, &recipes, &mut document, messages)?;
+    }
     if let Some(names) = named {
         let meant = document
             .outputs
@@ -134,6 +131,34 @@ fn documents(from: &Substituter, wanted: &Wanted, messages: &mut Vec<String>) ->
         document.outputs.retain(|id, _| kept.contains(id));
     }
     Ok(document)
+}
+
+/// The recipes that a substituter has something of, and what to ask about them.
+/// A place that cannot be listed, such as a web server, may have an inventory,
+/// which names libraries and proc macros; closures have what these need.
+fn known(
+    from: &Substituter,
+    messages: &mut Vec<String>,
+) -> Result<(&'static [Question], Vec<RecipeHash>)> {
+    let source = match from.writer().and_then(|writer| writer.list()) {
+        Ok(listed) => {
+            let listed = listed.iter().filter_map(|file| Question::of(&file.path));
+            let recipes = listed.filter(|(question, _)| *question == Question::Recipes);
+            let recipes = recipes.map(|(_, recipe)| recipe).collect();
+            return Ok((&[Question::Recipes], recipes));
+        }
+        Err(error) => error,
+    };
+    let place = from.place();
+    let Some(bytes) = from.inventory_bytes()? else {
+        return Err(PublishError::Unlisted { place, source });
+    };
+    let inventory = Inventory::parse(&bytes, &place)?;
+    messages.push(format!(
+        "`{place}` cannot be listed; what its inventory names is copied, with all it needs"
+    ));
+    let recipes = inventory.packages.into_keys().collect();
+    Ok((&[Question::Closures, Question::Recipes], recipes))
 }
 
 /// Adds what documents of one kind say.

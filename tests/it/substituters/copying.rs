@@ -76,9 +76,20 @@ fn the_store_is_an_end_as_well() {
 }
 
 #[test]
-fn a_web_server_needs_names() {
+fn a_web_server_says_what_it_has_or_needs_names() {
     let published = Published::new();
     let server = Server::new(&published.cache);
+    let listed = published.env.root().join("listed");
+    let listed = listed.to_str().unwrap();
+    let all = copy(&published, &[&server.url(), listed]).success();
+    assert!(all.stderr.contains("its inventory names"), "{all}");
+    // All but the program, which is no package that others could need.
+    let client = published.client(listed);
+    let summary = client.run(&["build"]).success().summary();
+    assert_eq!((summary.units - summary.from_store, summary.built), (1, 1));
+    client.assert_sound();
+
+    fs::remove_file(published.cache.join("inventory.json.zst")).unwrap();
     let to = other(&published);
     let to = to.to_str().unwrap();
     let all = copy(&published, &[&server.url(), to]);
