@@ -5,7 +5,7 @@
 //!
 //! | rank | modules | job |
 //! |---|---|---|
-//! | 0 | [`digest`], [`fs`], [`console`], [`environment`], [`workers`], [`interrupt`] | stable hashes; the only user of `std::fs`; the terminal; variables; many things at the same time; Ctrl-C |
+//! | 0 | [`digest`], [`fs`], [`console`], [`environment`], [`workers`], [`interrupt`], [`markup`] | stable hashes; the only user of `std::fs`; the terminal; variables; many things at the same time; Ctrl-C; pages of HTML |
 //! | 1 | [`cargo`], [`config`] | all that is known of Cargo; `quickbuild.toml` |
 //! | 2 | [`recipe`], [`output`], [`trust`], [`align`] | what to build; what building it produced; keys and signatures; which versions to move to |
 //! | 3 | [`store`], [`substituter`], [`builder`] | the hash-addressed store and its collector; where outputs come from; containers and the local sandbox |
@@ -34,6 +34,7 @@ pub mod fs;
 pub mod harvest;
 pub mod interrupt;
 pub mod link;
+pub mod markup;
 pub mod output;
 pub mod plan;
 pub mod publish;

@@ -16,6 +16,7 @@ const RANKS: [&[&str]; 8] = [
         "environment",
         "workers",
         "interrupt",
+        "markup",
     ],
     &["cargo", "config"],
     &["recipe", "output", "trust", "align"],
