@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use super::alignment::Alignment;
 use super::bundles::{self, Reach};
 use super::census::{Census, NodeId, Project, fold};
 use super::costs::{Cost, FitError, Origin};
@@ -12,7 +13,7 @@ pub const FORMAT: u32 = 1;
 
 /// Parts that repositories are divided into: each is judged once by what was
 /// chosen on the others.
-const FOLDS: usize = 5;
+pub const FOLDS: usize = 5;
 /// Shares of the seconds of all distinct trees that a curve has points for.
 const SHARES: [f64; 14] = [
     0.0, 0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0,
@@ -43,6 +44,9 @@ pub struct Report {
     /// What was chosen under the budget.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub selection: Option<Selection>,
+    /// What moving to other versions makes of it; absent if it was not asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub alignment: Option<Alignment>,
     /// What was left out.
     pub left_out: Vec<LeftOut>,
 }
@@ -270,6 +274,7 @@ pub fn report(
         top: top(census, costs, &seconds),
         crates: drift(census),
         selection,
+        alignment: None,
         left_out,
     }
 }

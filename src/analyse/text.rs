@@ -116,6 +116,26 @@ fn write(text: &mut String, report: &Report) -> std::fmt::Result {
             )?;
         }
     }
+    if let Some(alignment) = &report.alignment {
+        writeln!(
+            text,
+            "\nAfter moving to what is prebuilt, by the registry's index, on projects not looked at\n  \
+            {} of the seconds of all trees prebuild {} of theirs as they are, and {} after {:.0} packages of each have moved.",
+            percent(alignment.budget),
+            percent(alignment.before),
+            percent(alignment.after),
+            alignment.moves
+        )?;
+        for reached in &alignment.bundles {
+            writeln!(
+                text,
+                "  {:<14} whole tree from one: {:>8}, from ten: {:>8}",
+                reached.package,
+                percent(reached.one),
+                percent(reached.ten)
+            )?;
+        }
+    }
     writeln!(text, "\nShared trees of the most value")?;
     for top in report.top.iter().take(SHOWN) {
         writeln!(

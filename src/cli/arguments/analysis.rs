@@ -30,6 +30,10 @@ pub(in crate::cli) struct AnalyseArguments {
     /// the names of all packages are sent there.
     #[arg(long)]
     pub(in crate::cli) lookup: bool,
+    /// Also find out what moving to prebuilt versions makes of it, by the registry's
+    /// index, on projects that were not looked at; takes about a second for each.
+    #[arg(long)]
+    pub(in crate::cli) align: bool,
     /// Only projects that `index.tsv` says to be of this tier; may be repeated.
     #[arg(long, value_name = "WORD")]
     pub(in crate::cli) tier: Vec<String>,
