@@ -40,8 +40,20 @@ pub struct Alignment {
     pub after: f64,
     /// Packages that a project moves, on average.
     pub moves: f64,
+    /// The same shares of the projects of each tier, where projects have tiers.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub tiers: BTreeMap<String, Shares>,
     /// For each package, who gets its whole tree.
     pub bundles: Vec<Reached>,
+}
+
+/// Shares of seconds that are prebuilt.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+pub struct Shares {
+    /// As projects are.
+    pub before: f64,
+    /// After they have moved.
+    pub after: f64,
 }
 
 /// Who gets a package's whole tree.
@@ -109,6 +121,8 @@ struct Sums {
     after: f64,
     moves: f64,
     weight: f64,
+    /// By tier: all, before, after.
+    tiers: BTreeMap<String, [f64; 3]>,
     /// By package: dependents, and those that each bundle serves.
     reached: BTreeMap<String, (f64, [f64; MOST])>,
 }
@@ -134,6 +148,17 @@ impl Question<'_> {
             before: ratio(sums.before, sums.all),
             after: ratio(sums.after, sums.all),
             moves: ratio(sums.moves, sums.weight),
+            tiers: sums
+                .tiers
+                .iter()
+                .map(|(tier, [all, before, after])| {
+                    let shares = Shares {
+                        before: ratio(*before, *all),
+                        after: ratio(*after, *all),
+                    };
+                    (tier.clone(), shares)
+                })
+                .collect(),
             bundles: bundles.collect(),
         }
     }
@@ -178,6 +203,10 @@ impl Question<'_> {
             sums.after = subject.weight * proposal.after;
             sums.moves = subject.weight * proposal.steps.len() as f64;
             sums.weight = subject.weight;
+            if let Some(tier) = &subject.found.tier {
+                let seconds = [sums.all, sums.before, sums.after];
+                sums.tiers.insert(tier.clone(), seconds);
+            }
             for (package, offers, roots) in &bundles {
                 let reached = self.reached(subject, package, offers, roots)?;
                 sums.reached.insert((*package).clone(), reached);
@@ -190,6 +219,12 @@ impl Question<'_> {
             sums.after += part.after;
             sums.moves += part.moves;
             sums.weight += part.weight;
+            for (tier, seconds) in part.tiers {
+                let known = sums.tiers.entry(tier).or_default();
+                for (known, seconds) in known.iter_mut().zip(seconds) {
+                    *known += seconds;
+                }
+            }
             for (package, (all, served)) in part.reached {
                 let known = sums.reached.entry(package).or_default();
                 known.0 += all;

@@ -17,6 +17,8 @@
 //! | [`selection`] | what to build under a budget |
 //! | [`bundles`] | who can have one package's tree from few builds |
 //! | [`alignment`], `upgrade` | what moving to other versions makes of it |
+//! | [`downloads`] | how often packages are downloaded, as weights |
+//! | [`history`] | how long a lock file's trees last |
 //! | [`report`] | the answers, as JSON |
 //! | [`text`], [`page`] | the same for people |
 //!
@@ -30,6 +32,8 @@ pub mod alignment;
 pub mod bundles;
 pub mod census;
 pub mod costs;
+pub mod downloads;
+pub mod history;
 pub mod page;
 pub mod projects;
 pub mod report;

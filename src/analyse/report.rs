@@ -6,6 +6,8 @@ use super::alignment::Alignment;
 use super::bundles::{self, Reach};
 use super::census::{Census, NodeId, Project, fold};
 use super::costs::{Cost, FitError, Origin};
+use super::downloads::Downloads;
+use super::history::History;
 use super::selection::{self, Budget, Choice};
 
 /// Version of the report.
@@ -47,6 +49,9 @@ pub struct Report {
     /// What moving to other versions makes of it; absent if it was not asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub alignment: Option<Alignment>,
+    /// How lock files moved, if that was asked for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub history: Vec<History>,
     /// What was left out.
     pub left_out: Vec<LeftOut>,
 }
@@ -205,6 +210,8 @@ pub struct Questions {
     pub packages: Vec<String>,
     /// What is to be chosen under.
     pub budget: Option<Budget>,
+    /// What trees count in the selection; otherwise projects do.
+    pub downloads: Option<Downloads>,
     /// The platform that the census is about.
     pub platform: Option<String>,
 }
@@ -231,7 +238,10 @@ pub fn report(
         .map(|tree| seconds[*tree as usize])
         .sum();
     let selection = questions.budget.map(|budget| {
-        let weights = census.weights_of(|_| true);
+        let mut weights = census.weights_of(|_| true);
+        if let Some(downloads) = &questions.downloads {
+            weights = downloads.weights(census, &weights);
+        }
         let choices = selection::select(census, costs, &weights, budget);
         describe(census, &seconds, &weights, &choices)
     });
@@ -275,6 +285,7 @@ pub fn report(
         crates: drift(census),
         selection,
         alignment: None,
+        history: Vec::new(),
         left_out,
     }
 }

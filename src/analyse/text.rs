@@ -126,6 +126,14 @@ fn write(text: &mut String, report: &Report) -> std::fmt::Result {
             percent(alignment.after),
             alignment.moves
         )?;
+        for (tier, shares) in &alignment.tiers {
+            writeln!(
+                text,
+                "  of tier {tier}: {} as they are, {} afterwards",
+                percent(shares.before),
+                percent(shares.after)
+            )?;
+        }
         for reached in &alignment.bundles {
             writeln!(
                 text,
@@ -165,6 +173,23 @@ fn write(text: &mut String, report: &Report) -> std::fmt::Result {
             selection.bytes / 1e6,
             percent(selection.saved)
         )?;
+    }
+    for history in &report.history {
+        writeln!(
+            text,
+            "\nWhat is left of {}, by {} versions over {} days",
+            history.path, history.versions, history.days
+        )?;
+        for point in &history.points {
+            writeln!(
+                text,
+                "  after {:>4} days {:>8} of the trees, {:>8} of the seconds ({} samples)",
+                point.days,
+                percent(point.trees),
+                percent(point.seconds),
+                point.samples
+            )?;
+        }
     }
     if !report.left_out.is_empty() {
         writeln!(text, "\n{} files were left out:", report.left_out.len())?;

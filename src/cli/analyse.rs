@@ -10,6 +10,8 @@ use super::{Exit, Failure, Surroundings};
 use crate::analyse::alignment::{Alignment, Index, Question, Subject};
 use crate::analyse::census::{Census, Freshness, fold};
 use crate::analyse::costs::Measurements;
+use crate::analyse::downloads::Downloads;
+use crate::analyse::history::history;
 use crate::analyse::projects::{self, Found, Search, parse_day};
 use crate::analyse::report::{FOLDS, LeftOut, Questions, Report, report};
 use crate::analyse::selection::Budget;
@@ -103,6 +105,10 @@ pub(super) fn run(
     let questions = Questions {
         packages: arguments.package.clone(),
         budget,
+        downloads: match &arguments.downloads {
+            Some(path) => Some(Downloads::read(&surroundings.folder.join(path))?),
+            None => None,
+        },
         platform: index.as_ref().map(|index| index.target().triple.clone()),
     };
     let mut report = report(&census, &costs, error, &questions, left_out);
@@ -114,6 +120,17 @@ pub(super) fn run(
             &measurements,
             (&report, &questions),
         )?);
+    }
+    if arguments.history {
+        for found in &search.found {
+            match history(&found.path, index.as_ref(), &measurements) {
+                Ok(history) => report.history.push(history),
+                Err(error) => report.left_out.push(LeftOut {
+                    path: found.path.display().to_string(),
+                    reason: format!("its history: {}", chain(&error)),
+                }),
+            }
+        }
     }
     match arguments.format {
         AnalysisFormat::Text => print(&text::text(&report)),

@@ -184,11 +184,10 @@ fn packages_move_together_that_pin_each_other() {
 fn a_new_version_may_bring_packages_in_and_must_have_its_features() {
     let mut project = project(&[("a", "1.0.0", &[])]);
     let offers = offers(&[("new", "0.3.0", &[]), ("a", "1.1.0", &[0])]);
-    let registry =
-        Registry::default()
-            .with("a", &["1.0.0"], &[])
+    let registry = Registry::default()
+        .with("a", &["1.0.0"], &[])
         .with("new", &["0.3.0"], &[])
-            .with("a", &["1.1.0"], &[("new", "^0.3")]);
+        .with("a", &["1.1.0"], &[("new", "^0.3")]);
     let proposal = propose_all(&project, &offers, &registry);
     assert_eq!(steps(&project, &proposal), ["a 1.1.0"]);
     assert_eq!(proposal.added, [("new".to_owned(), Version::new(0, 3, 0))]);
@@ -199,11 +198,10 @@ fn a_new_version_may_bring_packages_in_and_must_have_its_features() {
     project.nodes[0].features = Some(vec!["x".to_owned()]);
     let mut offers = offers;
     offers.list[1].features = Some(Vec::new());
-    let registry =
-        Registry::default()
-            .with("a", &["1.0.0"], &[])
+    let registry = Registry::default()
+        .with("a", &["1.0.0"], &[])
         .with("new", &["0.3.0"], &[])
-            .with("a", &["1.1.0"], &[("new", "^0.3")]);
+        .with("a", &["1.1.0"], &[("new", "^0.3")]);
     assert_eq!(propose_all(&project, &offers, &registry).steps, []);
 }
 
