@@ -4,8 +4,11 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use semver::Version;
 
-use crate::cargo::releases::Requirement;
+use super::rules::Knowledge;
+use crate::cargo::lock_graph::LockGraph;
+use crate::cargo::releases::{Release, Requirement};
 use crate::cargo::relock::line;
+use crate::cargo::source::PackageSource;
 
 /// A package of a lock file.
 #[derive(Debug, Clone)]
@@ -46,6 +49,30 @@ pub struct Project {
     pub packages: Vec<Package>,
     /// What a build compiles, dependencies first.
     pub nodes: Vec<Node>,
+}
+
+/// The packages of a lock file; `None` if a version is none. `manifests` have what
+/// folders require, by name; packages in `keep` have the version that they have.
+pub fn packages(
+    lock: &LockGraph,
+    manifests: &HashMap<String, Vec<Requirement>>,
+    keep: &BTreeSet<String>,
+) -> Option<Vec<Package>> {
+    let packages = lock.packages.iter().map(|package| {
+        let source = package.source.as_deref();
+        let is_public = source.and_then(PackageSource::parse) == Some(PackageSource::CratesIo);
+        Some(Package {
+            is_movable: is_public && !keep.contains(&package.name),
+            name: package.name.clone(),
+            version: Version::parse(&package.version).ok()?,
+            needs: package.dependencies.clone(),
+            requirements: match source {
+                None => manifests.get(&package.name).cloned(),
+                Some(_) => None,
+            },
+        })
+    });
+    packages.collect()
 }
 
 /// Position of an offer.
@@ -124,6 +151,7 @@ pub(super) struct Lookup<'a> {
     pub(super) nodes: Vec<Vec<usize>>,
     /// Offers that turned out not to be what they seem.
     pub(super) banned: &'a BTreeSet<OfferId>,
+    pub(super) knowledge: &'a dyn Knowledge,
 }
 
 /// New versions of packages, by position.
@@ -134,6 +162,7 @@ impl<'a> Lookup<'a> {
         project: &'a Project,
         offers: &'a Offers,
         banned: &'a BTreeSet<OfferId>,
+        knowledge: &'a dyn Knowledge,
     ) -> Self {
         let packages = &project.packages;
         let mut dependents = vec![Vec::new(); packages.len()];
@@ -155,6 +184,7 @@ impl<'a> Lookup<'a> {
             by_name,
             nodes,
             banned,
+            knowledge,
         }
     }
 
@@ -175,14 +205,45 @@ impl<'a> Lookup<'a> {
         moves.get(&package).unwrap_or(now)
     }
 
-    /// Whether an offer has the features of a node, as far as both are known.
+    /// Whether an offer has the features of a node. Where features are not known,
+    /// what both need tells, as far as another version does not explain it.
     pub(super) fn has_features(&self, offer: OfferId, node: usize) -> bool {
-        match (
-            &self.offers.list[offer].features,
-            &self.project.nodes[node].features,
-        ) {
-            (Some(offered), Some(wanted)) => offered == wanted,
-            _ => true,
+        let (offer, node) = (&self.offers.list[offer], &self.project.nodes[node]);
+        if let (Some(offered), Some(wanted)) = (&offer.features, &node.features) {
+            return offered == wanted;
         }
+        let package = &self.project.packages[node.package];
+        let offered = offer.needs.iter().map(|need| &self.offers.list[*need].name);
+        let offered: BTreeSet<&String> = offered.collect();
+        let below = node
+            .needs
+            .iter()
+            .map(|need| self.project.nodes[*need].package);
+        let own: BTreeSet<&String> = below
+            .map(|package| &self.project.packages[package].name)
+            .collect();
+        if offered == own {
+            return true;
+        }
+        if offer.version == package.version {
+            return false;
+        }
+        let release = |version| self.knowledge.release(&package.name, version);
+        let (Some(old), Some(new)) = (release(&package.version), release(&offer.version)) else {
+            return false;
+        };
+        let has = |release: &Release, name: &str| {
+            let mut all = release.requirements.iter();
+            all.any(|requirement| requirement.package == name)
+        };
+        let requires = |release: &Release, name: &str| {
+            let mut all = release.requirements.iter();
+            all.any(|requirement| requirement.package == name && !requirement.optional)
+        };
+        let gone = own.difference(&offered).all(|name| !has(&new, name));
+        let come = offered.difference(&own);
+        gone && come
+            .into_iter()
+            .all(|name| requires(&new, name) && !requires(&old, name))
     }
 }

@@ -83,12 +83,8 @@ impl fmt::Display for Clash {
 }
 
 /// Sees whether packages may move so. `added` are offers of packages that come in.
-pub(super) fn fit(
-    lookup: &Lookup,
-    knowledge: &dyn Knowledge,
-    moves: &Moves,
-    added: &BTreeSet<OfferId>,
-) -> Result<(), Clash> {
+pub(super) fn fit(lookup: &Lookup, moves: &Moves, added: &BTreeSet<OfferId>) -> Result<(), Clash> {
+    let knowledge = lookup.knowledge;
     for offer in added {
         let offer = &lookup.offers.list[*offer];
         allow(knowledge, &offer.name, &offer.version)?;
@@ -104,11 +100,7 @@ pub(super) fn fit(
         }
         let release = allow(knowledge, &package.name, version)?;
         for dependent in &lookup.dependents[*position] {
-            let check = Check {
-                lookup,
-                knowledge,
-                moves,
-            };
+            let check = Check { lookup, moves };
             check.dependent(*dependent, (*position, version), &release)?;
         }
         for requirement in &release.requirements {
@@ -139,7 +131,6 @@ fn allow(knowledge: &dyn Knowledge, name: &str, version: &Version) -> Result<Arc
 
 struct Check<'a> {
     lookup: &'a Lookup<'a>,
-    knowledge: &'a dyn Knowledge,
     moves: &'a Moves,
 }
 
@@ -161,7 +152,7 @@ impl Check<'_> {
         let known = match &user.requirements {
             Some(requirements) => Some(requirements.clone()),
             None => {
-                let release = self.knowledge.release(&user.name, user_version);
+                let release = self.lookup.knowledge.release(&user.name, user_version);
                 release.map(|release| release.requirements.clone())
             }
         };

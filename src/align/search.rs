@@ -67,11 +67,8 @@ pub fn propose(
     banned: &BTreeSet<OfferId>,
     knowledge: &dyn Knowledge,
 ) -> Proposal {
-    let lookup = Lookup::new(project, offers, banned);
-    let search = Search {
-        lookup: &lookup,
-        knowledge,
-    };
+    let lookup = Lookup::new(project, offers, banned, knowledge);
+    let search = Search { lookup: &lookup };
     let candidates = search.candidates();
     let runs = [Order::ForEachMove, Order::AtAll];
     let runs = runs.map(|order| search.run(&candidates, order));
@@ -87,6 +84,26 @@ pub fn propose(
     let mut proposal = search.describe(if is_better { second } else { first });
     proposal.clashes = clashes;
     proposal
+}
+
+/// Whether a project can move so that it has the whole tree of an offer.
+pub fn reaches(
+    project: &Project,
+    offers: &Offers,
+    root: OfferId,
+    knowledge: &dyn Knowledge,
+) -> bool {
+    let banned = BTreeSet::new();
+    let lookup = Lookup::new(project, offers, &banned, knowledge);
+    let Some(candidate) = (Search { lookup: &lookup }).candidate(root) else {
+        return false;
+    };
+    let Candidate { moves, added, .. } = candidate;
+    fit(&lookup, &moves, &added).is_ok()
+        && value(&lookup, &moves, &added)
+            .offers
+            .iter()
+            .any(|offers| offers.contains(&root))
 }
 
 /// What is taken first.
@@ -109,7 +126,6 @@ struct Taken {
 
 struct Search<'a> {
     lookup: &'a Lookup<'a>,
-    knowledge: &'a dyn Knowledge,
 }
 
 impl Search<'_> {
@@ -238,7 +254,7 @@ impl Search<'_> {
             let mut moves = taken.moves.clone();
             moves.extend(candidate.moves.clone());
             let added = &taken.added | &candidate.added;
-            if let Err(clash) = fit(self.lookup, self.knowledge, &moves, &added) {
+            if let Err(clash) = fit(self.lookup, &moves, &added) {
                 // It may fit when others have moved.
                 if taken.moves.is_empty() {
                     *taken.clashes.entry(clash).or_insert(0) += 1;
@@ -265,7 +281,7 @@ impl Search<'_> {
             moves.remove(&package);
             let value = value(self.lookup, &moves, &taken.added);
             let is_as_good = value.seconds + 1e-9 >= taken.value.seconds;
-            if is_as_good && fit(self.lookup, self.knowledge, &moves, &taken.added).is_ok() {
+            if is_as_good && fit(self.lookup, &moves, &taken.added).is_ok() {
                 taken.moves = moves;
                 taken.value = value;
             }

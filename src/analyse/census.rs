@@ -1,6 +1,7 @@
 //! Distinct trees of many projects, and who has them.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 
 use rayon::prelude::*;
 
@@ -101,6 +102,26 @@ impl Freshness {
     }
 }
 
+impl Freshness {
+    /// What each project counts that is not left out; a repository counts once,
+    /// however many projects it has.
+    pub fn weights<'f>(&self, found: &'f [Found]) -> Vec<(&'f Found, f64)> {
+        let newest = found.iter().filter_map(|found| found.day).max();
+        let chosen = found
+            .iter()
+            .filter_map(|found| Some((found, self.weight(found.day, newest)?)));
+        let mut chosen: Vec<(&Found, f64)> = chosen.collect();
+        let mut siblings: HashMap<&str, f64> = HashMap::new();
+        for (found, _) in &chosen {
+            *siblings.entry(&found.repository).or_default() += 1.0;
+        }
+        for (found, weight) in &mut chosen {
+            *weight /= siblings[found.repository.as_str()];
+        }
+        chosen
+    }
+}
+
 impl Census {
     /// Reads and counts lock files, sorted by repository as a search gives them.
     /// What cannot be read is named and passed over. With an index, packages
@@ -109,41 +130,40 @@ impl Census {
         found: &[Found],
         freshness: Freshness,
         index: Option<&IndexCache>,
-    ) -> (Self, Vec<(usize, Fault)>) {
-        let newest = found.iter().filter_map(|found| found.day).max();
-        let chosen = found.iter().enumerate().filter_map(|(position, found)| {
-            let weight = freshness.weight(found.day, newest)?;
-            Some((position, found, weight))
-        });
-        let mut chosen: Vec<(usize, &Found, f64)> = chosen.collect();
-        let mut siblings: HashMap<&str, f64> = HashMap::new();
-        for (_, found, _) in &chosen {
-            *siblings.entry(&found.repository).or_default() += 1.0;
-        }
-        for (_, found, weight) in &mut chosen {
-            *weight /= siblings[found.repository.as_str()];
-        }
+    ) -> (Self, Vec<(PathBuf, Fault)>) {
+        let chosen = freshness.weights(found);
         let mut faults = Vec::new();
         let mut clerk = Clerk::default();
         for batch in chosen.chunks(BATCH) {
-            let read = batch.par_iter().map(|(position, found, weight)| {
-                let mut lock = projects::read(&found.path).map_err(|fault| (*position, fault))?;
+            let read = batch.par_iter().map(|(found, weight)| {
+                let mut lock = projects::read(&found.path).map_err(|fault| (*found, fault))?;
                 let placed = index.map_or(0, |index| trees::cut(&mut lock, index));
                 let trees = trees::trees(&lock);
                 Ok((*found, *weight, lock, trees, placed))
             });
-            let read: Vec<Result<_, (usize, Fault)>> = read.collect();
+            let read: Vec<Result<_, (&Found, Fault)>> = read.collect();
             for read in read {
                 match read {
                     Ok((found, weight, lock, trees, placed)) => {
                         clerk.census.placed += placed;
                         clerk.enter(found, weight, lock, &trees);
                     }
-                    Err(fault) => faults.push(fault),
+                    Err((found, fault)) => faults.push((found.path.clone(), fault)),
                 }
             }
         }
         (clerk.census, faults)
+    }
+
+    /// Counts lock files that are there, sorted by repository, each with what it
+    /// counts.
+    pub fn of(locks: Vec<(&Found, f64, LockGraph)>) -> Self {
+        let mut clerk = Clerk::default();
+        for (found, weight, lock) in locks {
+            let trees = trees::trees(&lock);
+            clerk.enter(found, weight, lock, &trees);
+        }
+        clerk.census
     }
 
     /// All below a tree, with it.
@@ -179,7 +199,7 @@ impl Census {
 }
 
 /// Which of some parts a name belongs to: the same on every machine.
-pub(super) fn fold(name: &str, folds: usize) -> usize {
+pub fn fold(name: &str, folds: usize) -> usize {
     let hash = ContentHash::of(name.as_bytes());
     usize::from(hash.as_bytes()[0]) % folds
 }

@@ -167,6 +167,23 @@ impl Measurements {
         Ok(())
     }
 
+    /// Seconds of a package as they were measured, of this version or else of
+    /// others; where nothing was, one second.
+    pub fn seconds(&self, name: &str, version: &str) -> f64 {
+        let sum = |parts: &BTreeMap<String, Vec<f64>>| -> f64 {
+            parts.values().map(|part| median(part)).sum()
+        };
+        let key = (name.to_owned(), version.to_owned());
+        if let Some(parts) = self.seconds.get(&key) {
+            return sum(parts);
+        }
+        let first = (name.to_owned(), String::new());
+        let same = self.seconds.range(first..);
+        let same = same.take_while(|((other, _), _)| other == name);
+        let all: Vec<f64> = same.map(|(_, parts)| sum(parts)).collect();
+        if all.is_empty() { 1.0 } else { median(&all) }
+    }
+
     /// How many packages were measured.
     pub fn len(&self) -> usize {
         self.seconds.len()

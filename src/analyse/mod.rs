@@ -11,11 +11,14 @@
 //! | module | job |
 //! |---|---|
 //! | [`projects`] | finds lock files and what is known of them |
-//! | `trees` | a hash for each package with all below it |
+//! | [`trees`] | a hash for each package with all below it |
 //! | [`census`] | distinct trees, and who has them |
 //! | [`costs`] | how long a package compiles |
 //! | [`selection`] | what to build under a budget |
 //! | [`bundles`] | who can have one package's tree from few builds |
+//! | [`alignment`], `upgrade` | what moving to other versions makes of it |
+//! | [`downloads`] | how often packages are downloaded, as weights |
+//! | [`history`] | how long a lock file's trees last |
 //! | [`report`] | the answers, as JSON |
 //! | [`text`], [`page`] | the same for people |
 //!
@@ -25,12 +28,16 @@
 //! * The same files give the same report, byte for byte, in whatever order they
 //!   are found.
 
+pub mod alignment;
 pub mod bundles;
 pub mod census;
 pub mod costs;
+pub mod downloads;
+pub mod history;
 pub mod page;
 pub mod projects;
 pub mod report;
 pub mod selection;
 pub mod text;
 pub mod trees;
+mod upgrade;

@@ -4,6 +4,7 @@
 
 use std::fmt::Write as _;
 
+use super::history::Survival;
 use super::report::{Point, Report};
 use super::text::percent;
 
@@ -44,9 +45,11 @@ pub fn page(report: &Report) -> String {
     costs(&mut page, report);
     coverage(&mut page, report);
     bundles(&mut page, report);
+    alignment(&mut page, report);
     trees(&mut page, report);
     drift(&mut page, report);
     selection(&mut page, report);
+    history(&mut page, report);
     left_out(&mut page, report);
     page.raw("</main>\n</body>\n</html>\n");
     page.0
@@ -114,7 +117,7 @@ fn costs(page: &mut Page, report: &Report) {
 
 fn coverage(page: &mut Page, report: &Report) {
     page.heading("What a budget covers");
-    let mut drawing = axes();
+    let mut drawing = axes(&|step| format!("{:.0} %", step * 100.0), "budget");
     let curve = |class: &str, share: &dyn Fn(&Point) -> f64| {
         let points = report.coverage.iter().map(|point| {
             format!(
@@ -131,8 +134,7 @@ fn coverage(page: &mut Page, report: &Report) {
     };
     drawing += &curve("one", &|point| point.seen);
     drawing += &curve("two", &|point| point.unseen);
-    drawing += "<line class=\"one\" x1=\"500\" y1=\"225\" x2=\"530\" y2=\"225\"/><text x=\"536\" y=\"229\">projects chosen on</text>\n";
-    drawing += "<line class=\"two\" x1=\"500\" y1=\"245\" x2=\"530\" y2=\"245\"/><text x=\"536\" y=\"249\">projects not looked at</text>\n";
+    drawing += &legend("projects chosen on", "projects not looked at");
     page.figure(
         "Share of compile seconds that is prebuilt, against the share of the seconds of all different trees that is spent on building",
         (700, 310),
@@ -150,21 +152,26 @@ fn coverage(page: &mut Page, report: &Report) {
     );
 }
 
-/// A frame from 0 to 100 % both ways.
-fn axes() -> String {
+/// A frame from 0 to 100 % upwards; `label` says what is at a share of the way to
+/// the right.
+fn axes(label: &dyn Fn(f64) -> String, below: &str) -> String {
     let mut drawing = String::new();
     for step in 0..=4 {
         let share = f64::from(step) / 4.0;
         let (x, y) = (50.0 + share * 620.0, 270.0 - share * 250.0);
         let _ = writeln!(
             drawing,
-            "<line class=\"axis\" x1=\"50\" y1=\"{y:.1}\" x2=\"670\" y2=\"{y:.1}\"/><text x=\"44\" y=\"{:.1}\" text-anchor=\"end\">{}</text><text x=\"{x:.1}\" y=\"288\" text-anchor=\"middle\">{} %</text>",
+            "<line class=\"axis\" x1=\"50\" y1=\"{y:.1}\" x2=\"670\" y2=\"{y:.1}\"/><text x=\"44\" y=\"{:.1}\" text-anchor=\"end\">{}</text><text x=\"{x:.1}\" y=\"288\" text-anchor=\"middle\">{}</text>",
             y + 4.0,
             step * 25,
-            step * 25
+            escaped(&label(share))
         ); // a string takes all
     }
-    drawing += "<text x=\"360\" y=\"306\" text-anchor=\"middle\">budget</text>\n";
+    let _ = writeln!(
+        drawing,
+        "<text x=\"360\" y=\"306\" text-anchor=\"middle\">{}</text>",
+        escaped(below)
+    ); // a string takes all
     drawing
 }
 
@@ -240,6 +247,103 @@ fn bundles(page: &mut Page, report: &Report) {
             ]
         }),
     );
+}
+
+fn alignment(page: &mut Page, report: &Report) {
+    let Some(alignment) = &report.alignment else {
+        return;
+    };
+    page.heading("After moving to what is prebuilt");
+    page.paragraph(&format!(
+        "By the registry's index, on projects not looked at: {} of the seconds of all trees prebuild {} of theirs as they are, and {} after {:.0} packages of each have moved.",
+        percent(alignment.budget),
+        percent(alignment.before),
+        percent(alignment.after),
+        alignment.moves
+    ));
+    if !alignment.tiers.is_empty() {
+        page.table(
+            &["Tier", "As they are", "Afterwards"],
+            alignment
+                .tiers
+                .iter()
+                .map(|(tier, of)| vec![tier.clone(), percent(of.before), percent(of.after)]),
+        );
+    }
+    page.table(
+        &["Package", "Whole tree from one", "Whole tree from ten"],
+        alignment.bundles.iter().map(|reached| {
+            vec![
+                reached.package.clone(),
+                percent(reached.one),
+                percent(reached.ten),
+            ]
+        }),
+    );
+}
+
+/// Days that the plot of histories shows.
+const PLOTTED: i64 = 90;
+
+fn history(page: &mut Page, report: &Report) {
+    if report.history.is_empty() {
+        return;
+    }
+    page.heading("What is left of a lock file's trees");
+    let mut drawing = axes(
+        &|step| format!("{:.0}", step * PLOTTED as f64),
+        "days later",
+    );
+    for (class, share) in [
+        ("one", (|point| point.trees) as fn(&Survival) -> f64),
+        ("two", |point| point.seconds),
+    ] {
+        for history in &report.history {
+            let points = history.points.iter().filter(|point| point.days <= PLOTTED);
+            let points = points.map(|point| {
+                format!(
+                    " {:.1},{:.1}",
+                    50.0 + point.days as f64 / PLOTTED as f64 * 620.0,
+                    270.0 - share(point) * 250.0
+                )
+            });
+            let points: String = points.collect();
+            let _ = writeln!(
+                drawing,
+                "<polyline class=\"{class}\" points=\"50.0,20.0{points}\"/>"
+            ); // a string takes all
+        }
+    }
+    drawing += &legend("trees", "compile seconds");
+    page.figure(
+        "Share of the trees of a lock file, and of their compile seconds, that the lock file of so many days later still has; a line for each repository",
+        (700, 310),
+        &drawing,
+    );
+    let rows = report.history.iter().flat_map(|history| {
+        history.points.iter().map(|point| {
+            vec![
+                history.path.clone(),
+                point.days.to_string(),
+                point.samples.to_string(),
+                percent(point.trees),
+                percent(point.seconds),
+            ]
+        })
+    });
+    page.table(
+        &["Lock file", "Days later", "Versions", "Trees", "Seconds"],
+        rows,
+    );
+}
+
+/// What the two lines of a plot stand for.
+fn legend(one: &str, two: &str) -> String {
+    format!(
+        "<line class=\"one\" x1=\"500\" y1=\"225\" x2=\"530\" y2=\"225\"/><text x=\"536\" y=\"229\">{}</text>\n<line class=\"two\" x1=\"500\" y1=\"245\" x2=\"530\" y2=\"245\"/><text x=\"536\" y=\"249\">{}</text>\n",
+        escaped(one),
+        escaped(two)
+    )
 }
 
 fn trees(page: &mut Page, report: &Report) {

@@ -2,9 +2,12 @@
 
 use serde::Serialize;
 
+use super::alignment::Alignment;
 use super::bundles::{self, Reach};
 use super::census::{Census, NodeId, Project, fold};
 use super::costs::{Cost, FitError, Origin};
+use super::downloads::Downloads;
+use super::history::History;
 use super::selection::{self, Budget, Choice};
 
 /// Version of the report.
@@ -12,7 +15,7 @@ pub const FORMAT: u32 = 1;
 
 /// Parts that repositories are divided into: each is judged once by what was
 /// chosen on the others.
-const FOLDS: usize = 5;
+pub const FOLDS: usize = 5;
 /// Shares of the seconds of all distinct trees that a curve has points for.
 const SHARES: [f64; 14] = [
     0.0, 0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0,
@@ -43,6 +46,12 @@ pub struct Report {
     /// What was chosen under the budget.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub selection: Option<Selection>,
+    /// What moving to other versions makes of it; absent if it was not asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub alignment: Option<Alignment>,
+    /// How lock files moved, if that was asked for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub history: Vec<History>,
     /// What was left out.
     pub left_out: Vec<LeftOut>,
 }
@@ -201,6 +210,8 @@ pub struct Questions {
     pub packages: Vec<String>,
     /// What is to be chosen under.
     pub budget: Option<Budget>,
+    /// What trees count in the selection; otherwise projects do.
+    pub downloads: Option<Downloads>,
     /// The platform that the census is about.
     pub platform: Option<String>,
 }
@@ -227,7 +238,10 @@ pub fn report(
         .map(|tree| seconds[*tree as usize])
         .sum();
     let selection = questions.budget.map(|budget| {
-        let weights = census.weights_of(|_| true);
+        let mut weights = census.weights_of(|_| true);
+        if let Some(downloads) = &questions.downloads {
+            weights = downloads.weights(census, &weights);
+        }
         let choices = selection::select(census, costs, &weights, budget);
         describe(census, &seconds, &weights, &choices)
     });
@@ -270,6 +284,8 @@ pub fn report(
         top: top(census, costs, &seconds),
         crates: drift(census),
         selection,
+        alignment: None,
+        history: Vec::new(),
         left_out,
     }
 }

@@ -116,6 +116,34 @@ fn write(text: &mut String, report: &Report) -> std::fmt::Result {
             )?;
         }
     }
+    if let Some(alignment) = &report.alignment {
+        writeln!(
+            text,
+            "\nAfter moving to what is prebuilt, by the registry's index, on projects not looked at\n  \
+            {} of the seconds of all trees prebuild {} of theirs as they are, and {} after {:.0} packages of each have moved.",
+            percent(alignment.budget),
+            percent(alignment.before),
+            percent(alignment.after),
+            alignment.moves
+        )?;
+        for (tier, shares) in &alignment.tiers {
+            writeln!(
+                text,
+                "  of tier {tier}: {} as they are, {} afterwards",
+                percent(shares.before),
+                percent(shares.after)
+            )?;
+        }
+        for reached in &alignment.bundles {
+            writeln!(
+                text,
+                "  {:<14} whole tree from one: {:>8}, from ten: {:>8}",
+                reached.package,
+                percent(reached.one),
+                percent(reached.ten)
+            )?;
+        }
+    }
     writeln!(text, "\nShared trees of the most value")?;
     for top in report.top.iter().take(SHOWN) {
         writeln!(
@@ -145,6 +173,23 @@ fn write(text: &mut String, report: &Report) -> std::fmt::Result {
             selection.bytes / 1e6,
             percent(selection.saved)
         )?;
+    }
+    for history in &report.history {
+        writeln!(
+            text,
+            "\nWhat is left of {}, by {} versions over {} days",
+            history.path, history.versions, history.days
+        )?;
+        for point in &history.points {
+            writeln!(
+                text,
+                "  after {:>4} days {:>8} of the trees, {:>8} of the seconds ({} samples)",
+                point.days,
+                percent(point.trees),
+                percent(point.seconds),
+                point.samples
+            )?;
+        }
     }
     if !report.left_out.is_empty() {
         writeln!(text, "\n{} files were left out:", report.left_out.len())?;

@@ -42,12 +42,18 @@ pub fn cut(lock: &mut LockGraph, index: &IndexCache) -> usize {
                 .retain(|child| needed.contains(&names[*child]));
         }
     }
+    sweep(lock);
+    known
+}
+
+/// Leaves out what no folder needs.
+pub fn sweep(lock: &mut LockGraph) {
     let folders = lock.packages.iter().enumerate();
     let folders = folders.filter(|(_, package)| package.source.is_none());
     let mut open: Vec<usize> = folders.map(|(position, _)| position).collect();
     // Without a folder nobody knows what the lock file is for.
     if open.is_empty() {
-        return known;
+        return;
     }
     let mut needed = vec![false; lock.packages.len()];
     for folder in &open {
@@ -74,7 +80,6 @@ pub fn cut(lock: &mut LockGraph, index: &IndexCache) -> usize {
             *child = places[*child];
         }
     }
-    known
 }
 
 /// The trees that others could have as well, dependencies first: those in which

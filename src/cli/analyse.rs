@@ -7,15 +7,19 @@ use std::process::ExitCode;
 use super::arguments::{AnalyseArguments, AnalysisFormat};
 use super::terminal::{print, print_json};
 use super::{Exit, Failure, Surroundings};
-use crate::analyse::census::{Census, Freshness};
+use crate::analyse::alignment::{Alignment, Index, Question, Subject};
+use crate::analyse::census::{Census, Freshness, fold};
 use crate::analyse::costs::Measurements;
-use crate::analyse::projects::{self, Search, parse_day};
-use crate::analyse::report::{LeftOut, Questions, report};
+use crate::analyse::downloads::Downloads;
+use crate::analyse::history::history;
+use crate::analyse::projects::{self, Found, Search, parse_day};
+use crate::analyse::report::{FOLDS, LeftOut, Questions, Report, report};
 use crate::analyse::selection::Budget;
-use crate::analyse::{page, text};
+use crate::analyse::{page, text, trees};
 use crate::build::chain;
 use crate::cargo::index_cache::{IndexCache, Target};
 use crate::cargo::registry_index::RegistryIndex;
+use crate::cargo::releases::Releases;
 use crate::cargo::source::PackageSource;
 use crate::config::parse_size;
 use crate::fs;
@@ -76,8 +80,8 @@ pub(super) fn run(
         )?),
     };
     let (census, faults) = Census::take(&search.found, freshness, index.as_ref());
-    left_out.extend(faults.iter().map(|(position, fault)| LeftOut {
-        path: search.found[*position].path.display().to_string(),
+    left_out.extend(faults.iter().map(|(path, fault)| LeftOut {
+        path: path.display().to_string(),
         reason: chain(fault),
     }));
     left_out.sort_by(|a, b| a.path.cmp(&b.path));
@@ -101,9 +105,33 @@ pub(super) fn run(
     let questions = Questions {
         packages: arguments.package.clone(),
         budget,
-        platform: index.map(|index| index.target().triple.clone()),
+        downloads: match &arguments.downloads {
+            Some(path) => Some(Downloads::read(&surroundings.folder.join(path))?),
+            None => None,
+        },
+        platform: index.as_ref().map(|index| index.target().triple.clone()),
     };
-    let report = report(&census, &costs, error, &questions, left_out);
+    let mut report = report(&census, &costs, error, &questions, left_out);
+    if arguments.align {
+        report.alignment = Some(alignment(
+            surroundings,
+            (&search.found, freshness, index.as_ref()),
+            &census,
+            &measurements,
+            (&report, &questions),
+        )?);
+    }
+    if arguments.history {
+        for found in &search.found {
+            match history(&found.path, index.as_ref(), &measurements) {
+                Ok(history) => report.history.push(history),
+                Err(error) => report.left_out.push(LeftOut {
+                    path: found.path.display().to_string(),
+                    reason: format!("its history: {}", chain(&error)),
+                }),
+            }
+        }
+    }
     match arguments.format {
         AnalysisFormat::Text => print(&text::text(&report)),
         AnalysisFormat::Json => print_json(&report),
@@ -114,6 +142,47 @@ pub(super) fn run(
         false => Exit::Found,
     };
     Ok(exit.into())
+}
+
+/// Share of the seconds of all trees that alignment is judged with.
+const BUDGET: f64 = 0.2;
+
+/// What moving to prebuilt versions makes of projects that were not looked at.
+fn alignment(
+    surroundings: &Surroundings,
+    (found, freshness, index): (&[Found], Freshness, Option<&IndexCache>),
+    census: &Census,
+    measurements: &Measurements,
+    (report, questions): (&Report, &Questions),
+) -> Result<Alignment, Failure> {
+    // What cannot be read has been reported.
+    let weights = freshness.weights(found).into_iter();
+    let subjects = weights.filter_map(|(found, weight)| {
+        let lock = projects::read(&found.path).ok()?;
+        let mut cut = lock.clone();
+        if let Some(index) = index {
+            trees::cut(&mut cut, index);
+        }
+        Some(Subject {
+            fold: fold(&found.repository, FOLDS),
+            found: found.clone(),
+            weight,
+            lock,
+            cut,
+        })
+    });
+    let subjects: Vec<Subject> = subjects.collect();
+    debug_assert_eq!(subjects.len(), census.projects.len());
+    let question = Question {
+        subjects: &subjects,
+        folds: FOLDS,
+        budget: BUDGET,
+        whole: report.costs.distinct_seconds,
+        packages: &questions.packages,
+        measurements,
+        index: &Index(Releases::open(&index_homes(surroundings)?)?),
+    };
+    Ok(question.answer())
 }
 
 /// What is known of platforms: what Cargo has looked up before and, on demand,

@@ -5,9 +5,11 @@ use std::process::ExitCode;
 
 use serde::Serialize;
 
+use super::align::hint;
 use super::terminal::{print_json, print_line};
 use super::{Exit, Failure, Surroundings};
 use crate::cargo::invocation::{Invocation, Subcommand};
+use crate::config::Config;
 use crate::output::Maker;
 use crate::plan::inputs::Inspector;
 use crate::plan::{Context, Plan, Planned, Verdict};
@@ -91,10 +93,34 @@ pub(super) fn take_subcommand(arguments: &mut Vec<String>) -> Subcommand {
     found.unwrap_or(Subcommand::Build)
 }
 
-fn make(surroundings: &Surroundings, mut arguments: Vec<String>) -> Result<(Plan, bool), Failure> {
+fn make(surroundings: &Surroundings, mut arguments: Vec<String>) -> Result<Made, Failure> {
     let json = take_format(&mut arguments, &["text", "json"])? == "json";
-    let store = Store::open(&surroundings.config()?.store)?;
-    Ok((planned(surroundings, &store, arguments)?, json))
+    let config = surroundings.config()?;
+    let store = Store::open(&config.store)?;
+    let context = context(
+        surroundings,
+        &store,
+        &command(arguments),
+        "there is no plan",
+    )?;
+    let inspector = Inspector::new(&context.environment, &context.settings, &context.roots);
+    let plan = Plan::make(&context, &store, &inspector);
+    Ok(Made {
+        config,
+        store,
+        context,
+        plan,
+        json,
+    })
+}
+
+/// A plan with what it was made of.
+struct Made {
+    config: Config,
+    store: Store,
+    context: Context,
+    plan: Plan,
+    json: bool,
 }
 
 /// A command for Cargo, whose first argument may name the subcommand.
@@ -164,7 +190,13 @@ pub(super) fn plan(
     surroundings: &Surroundings,
     arguments: Vec<String>,
 ) -> Result<ExitCode, Failure> {
-    let (plan, json) = make(surroundings, arguments)?;
+    let Made {
+        config,
+        store,
+        context,
+        plan,
+        json,
+    } = make(surroundings, arguments)?;
     let list: Vec<UnitReport> = (0..plan.units.len())
         .map(|index| describe(&plan, index))
         .collect();
@@ -187,6 +219,9 @@ pub(super) fn plan(
         "{} of {} units are ready, worth about {:.0} s.",
         report.ready, report.units, report.seconds_ready
     ));
+    if let Some(said) = hint(surroundings, (&config, &store), &context, &plan.units) {
+        print_line(&said);
+    }
     let mut groups: BTreeMap<&str, Vec<String>> = BTreeMap::new();
     for unit in &report.list {
         if let Some(explanation) = &unit.explanation {
@@ -217,7 +252,7 @@ pub(super) fn explain(
     package: &str,
     arguments: Vec<String>,
 ) -> Result<ExitCode, Failure> {
-    let (plan, json) = make(surroundings, arguments)?;
+    let Made { plan, json, .. } = make(surroundings, arguments)?;
     let (name, version) = match package.split_once('@') {
         Some((name, version)) => (name, Some(version)),
         None => (package, None),

@@ -172,8 +172,14 @@ impl<'a> Place<'a> {
                 return Ok(());
             }
             let version = held.map(|held| held.version);
-            let bytes = inventory.to_bytes();
-            match self.replace(INVENTORY, (&bytes, &[]), version.as_ref()) {
+            let changed = match inventory.packages.is_empty() {
+                true => self.remove(INVENTORY, version.as_ref()),
+                false => {
+                    let bytes = inventory.to_bytes();
+                    self.replace(INVENTORY, (&bytes, &[]), version.as_ref())
+                }
+            };
+            match changed {
                 Ok(Change::Done) => return Ok(()),
                 Ok(Change::Lost) => pause(attempt),
                 Err(PublishError::Substituter(SubstituterError::ReadOnly { .. })) => return Ok(()),

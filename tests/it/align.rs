@@ -112,6 +112,14 @@ fn a_lock_moves_to_what_is_prebuilt_and_cargo_finds_it_fresh() {
     let world = World::new();
     let project = world.client(REQUIREMENTS);
     let before = lock(&project);
+    for _ in 0..2 {
+        // The second time from what was kept.
+        let plan = world.env.quickbuild(&project, &["plan"]).success();
+        assert!(
+            plan.stdout.contains("`quickbuild align` says how"),
+            "{plan}"
+        );
+    }
     let shown = world.align(&project, &[]).success();
     assert!(
         shown
@@ -143,6 +151,8 @@ fn a_lock_moves_to_what_is_prebuilt_and_cargo_finds_it_fresh() {
         checked.stdout.contains("No change helps: 100 %"),
         "{checked}"
     );
+    let plan = world.env.quickbuild(&project, &["plan"]).success();
+    assert!(!plan.stdout.contains("quickbuild align"), "{plan}");
     // And it is what it promised: nothing of others is compiled.
     let built = world.env.built(&project, &["build"]);
     assert_eq!(built.into_iter().collect::<Vec<_>>(), ["tiny"]);

@@ -184,10 +184,10 @@ fn packages_move_together_that_pin_each_other() {
 fn a_new_version_may_bring_packages_in_and_must_have_its_features() {
     let mut project = project(&[("a", "1.0.0", &[])]);
     let offers = offers(&[("new", "0.3.0", &[]), ("a", "1.1.0", &[0])]);
-    let registry =
-        Registry::default()
-            .with("new", &["0.3.0"], &[])
-            .with("a", &["1.1.0"], &[("new", "^0.3")]);
+    let registry = Registry::default()
+        .with("a", &["1.0.0"], &[])
+        .with("new", &["0.3.0"], &[])
+        .with("a", &["1.1.0"], &[("new", "^0.3")]);
     let proposal = propose_all(&project, &offers, &registry);
     assert_eq!(steps(&project, &proposal), ["a 1.1.0"]);
     assert_eq!(proposal.added, [("new".to_owned(), Version::new(0, 3, 0))]);
@@ -198,10 +198,10 @@ fn a_new_version_may_bring_packages_in_and_must_have_its_features() {
     project.nodes[0].features = Some(vec!["x".to_owned()]);
     let mut offers = offers;
     offers.list[1].features = Some(Vec::new());
-    let registry =
-        Registry::default()
-            .with("new", &["0.3.0"], &[])
-            .with("a", &["1.1.0"], &[("new", "^0.3")]);
+    let registry = Registry::default()
+        .with("a", &["1.0.0"], &[])
+        .with("new", &["0.3.0"], &[])
+        .with("a", &["1.1.0"], &[("new", "^0.3")]);
     assert_eq!(propose_all(&project, &offers, &registry).steps, []);
 }
 
@@ -299,10 +299,10 @@ proptest! {
         }).collect();
         let project = Project { packages, nodes };
         let banned = BTreeSet::new();
-        let lookup = Lookup::new(&project, &offers, &banned);
+        let lookup = Lookup::new(&project, &offers, &banned, &registry);
         let proposal = propose(&project, &offers, &banned, &registry);
         let moves: Moves = proposal.steps.iter().map(|step| (step.package, step.to.clone())).collect();
-        prop_assert!(fit(&lookup, &registry, &moves, &BTreeSet::new()).is_ok());
+        prop_assert!(fit(&lookup, &moves, &BTreeSet::new()).is_ok());
         // What is required may make a tree unreachable that a version would open
         // which nobody has built; such are not looked for.
         if case.requirements.iter().any(|requirement| *requirement > 0) {
@@ -312,7 +312,7 @@ proptest! {
         for choice in 0..3u64.pow(case.packages as u32) {
             let minors = (0..case.packages).map(|position| choice / 3u64.pow(position as u32) % 3);
             let moves: Moves = minors.enumerate().filter(|(_, minor)| *minor != 2).map(|(at, minor)| (at, version(minor))).collect();
-            if fit(&lookup, &registry, &moves, &BTreeSet::new()).is_ok() {
+            if fit(&lookup, &moves, &BTreeSet::new()).is_ok() {
                 best = best.max(value(&lookup, &moves, &BTreeSet::new()).seconds);
             }
         }

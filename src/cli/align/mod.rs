@@ -1,5 +1,6 @@
 //! `quickbuild align`: which packages to move so that more is prebuilt.
 
+mod hint;
 mod proof;
 mod sources;
 mod workspace;
@@ -15,7 +16,10 @@ use super::arguments::{AlignArguments, Format};
 use super::plan::command;
 use super::terminal::{print_json, print_line};
 use super::{Exit, Failure, Surroundings};
+use crate::align::project::packages;
 use crate::align::{Project, Proposal};
+use crate::analyse::alignment::locked;
+use crate::analyse::trees;
 use crate::cargo::index_cache::{IndexCache, Target};
 use crate::cargo::invocation::Invocation;
 use crate::cargo::lock_graph::LockGraph;
@@ -27,6 +31,7 @@ use crate::config::Config;
 use crate::fs;
 use crate::plan::{Context, graph};
 use crate::store::Store;
+pub(super) use hint::hint;
 use proof::{Bench, Proved};
 use sources::Sources;
 use workspace::Facts;
@@ -179,14 +184,18 @@ impl Scene<'_> {
         let surroundings = self.surroundings;
         let keep = self.arguments.keep.iter().chain(&self.config.keep);
         let keep: BTreeSet<String> = keep.cloned().collect();
-        let packages = workspace::packages(&self.lock, Some(self.members), &keep);
+        let manifests = workspace::manifests(self.members);
+        let packages = packages(&self.lock, &manifests, &keep);
         let packages = packages
             .ok_or_else(|| Failure::new("a version in Cargo.lock is none that Cargo writes"))?;
         if let Some(analysis) = &self.arguments.analysis {
             let sources = Sources::of_analysis(&surroundings.folder.join(analysis))?;
             let target = Target::ask(&surroundings.environment, &surroundings.folder, None)?;
             let index = IndexCache::open(target, &index_homes(surroundings)?)?;
-            let project = workspace::locked(packages, &self.lock, &index, &sources);
+            let mut cut = self.lock.clone();
+            trees::cut(&mut cut, &index);
+            let seconds = |name: &str, version: &str| sources.seconds(None, name, version);
+            let project = locked(packages, &cut, &sources.offers, &seconds);
             return Ok((project, sources));
         }
         let context = Context::gather(

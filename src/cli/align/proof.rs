@@ -3,12 +3,13 @@
 //! What Cargo refuses is not proposed, and neither is what turns out to be another
 //! recipe than the one that is prebuilt: then the search starts again without it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 
 use super::super::{Failure, Surroundings};
 use super::sources::Sources;
 use super::workspace;
+use crate::align::project::packages;
 use crate::align::{Knowledge, Node, OfferId, Project, Proposal, propose};
 use crate::cargo::invocation::Invocation;
 use crate::cargo::lock_graph::LockGraph;
@@ -217,7 +218,7 @@ impl Bench<'_> {
         )?;
         let units = graph::describe(&context.graph, &context.common);
         let lock = LockGraph::parse(proved.lock.as_deref().unwrap_or_default())?;
-        let packages = workspace::packages(&lock, None, &BTreeSet::new()).unwrap_or_default();
+        let packages = packages(&lock, &HashMap::new(), &BTreeSet::new()).unwrap_or_default();
         Ok(workspace::planned(packages, &units, sources))
     }
 }

@@ -1,6 +1,6 @@
 //! A workspace as the search for alignments sees it.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -9,43 +9,11 @@ use semver::Version;
 use super::sources::Sources;
 use crate::align::{Knowledge, Node, Objection, Package, Project};
 use crate::cargo::advisories::Advisories;
-use crate::cargo::index_cache::IndexCache;
-use crate::cargo::lock_graph::LockGraph;
 use crate::cargo::members::Members;
 use crate::cargo::releases::{Release, Releases, Requirement};
-use crate::cargo::source::PackageSource;
 use crate::digest::RecipeHash;
 use crate::output::Produced;
 use crate::plan::Planned;
-
-/// The packages of a lock file. Those in `keep` have the version that they have.
-pub(super) fn packages(
-    lock: &LockGraph,
-    members: Option<&Members>,
-    keep: &BTreeSet<String>,
-) -> Option<Vec<Package>> {
-    let mut manifests: HashMap<&str, Vec<Requirement>> = HashMap::new();
-    for member in members.iter().flat_map(|members| members.packages.values()) {
-        let known = manifests.entry(&member.name).or_default();
-        known.extend(member.requirements.iter().cloned());
-    }
-    let packages = lock.packages.iter().map(|package| {
-        let source = package.source.as_deref();
-        let is_public = source.and_then(PackageSource::parse) == Some(PackageSource::CratesIo);
-        let requirements = match source {
-            None => manifests.get(package.name.as_str()).cloned(),
-            Some(_) => None,
-        };
-        Some(Package {
-            is_movable: is_public && !keep.contains(&package.name),
-            name: package.name.clone(),
-            version: Version::parse(&package.version).ok()?,
-            needs: package.dependencies.clone(),
-            requirements,
-        })
-    });
-    packages.collect()
-}
 
 /// What a command compiles of a lock file's packages, by its plan.
 pub(super) fn planned(packages: Vec<Package>, units: &[Planned], sources: &Sources) -> Project {
@@ -121,49 +89,14 @@ fn below(units: &[Planned], index: usize) -> Vec<usize> {
     found
 }
 
-/// The packages of a lock file as an analysis counts them: one node for each, with
-/// all features, those of other platforms left out as far as that is known.
-pub(super) fn locked(
-    packages: Vec<Package>,
-    lock: &LockGraph,
-    index: &IndexCache,
-    sources: &Sources,
-) -> Project {
-    let mut cut = lock.clone();
-    crate::analyse::trees::cut(&mut cut, index);
-    let key = |name: &str, version: &str| (name.to_owned(), version.to_owned());
-    let places = packages.iter().enumerate();
-    let places = places.map(|(at, package)| (key(&package.name, &package.version.to_string()), at));
-    let places: HashMap<(String, String), usize> = places.collect();
-    let mut nodes: Vec<Node> = Vec::new();
-    let mut known: BTreeMap<usize, usize> = BTreeMap::new();
-    for tree in crate::analyse::trees::trees(&cut) {
-        let package = &cut.packages[tree.package];
-        let Some(place) = places.get(&key(&package.name, &package.version)) else {
-            continue;
-        };
-        let needs = package.dependencies.iter();
-        let needs: Vec<usize> = needs.filter_map(|need| known.get(need).copied()).collect();
-        let version = &packages[*place].version;
-        let offers = sources.offers.of(&package.name, version).iter().copied();
-        let is_same = |offer: &usize| {
-            let wanted = &sources.offers.list[*offer].needs;
-            let has = needs.iter().filter_map(|need| nodes[*need].offer);
-            wanted.len() == needs.len()
-                && has.clone().count() == needs.len()
-                && has.into_iter().all(|offer| wanted.contains(&offer))
-        };
-        let offer = offers.into_iter().find(is_same);
-        known.insert(tree.package, nodes.len());
-        nodes.push(Node {
-            package: *place,
-            features: None,
-            seconds: sources.seconds(offer, &package.name, &package.version),
-            needs,
-            offer,
-        });
+/// What the workspace's manifests require, by package.
+pub(super) fn manifests(members: &Members) -> HashMap<String, Vec<Requirement>> {
+    let mut manifests: HashMap<String, Vec<Requirement>> = HashMap::new();
+    for member in members.packages.values() {
+        let known = manifests.entry(member.name.clone()).or_default();
+        known.extend(member.requirements.iter().cloned());
     }
-    Project { packages, nodes }
+    manifests
 }
 
 /// What is known of published versions on this machine.

@@ -19,6 +19,10 @@ pub(in crate::cli) struct AnalyseArguments {
     /// Choose what to build in so much storage, such as `10GB`.
     #[arg(long, value_name = "SIZE")]
     pub(in crate::cli) budget_bytes: Option<String>,
+    /// Weigh the selection by downloads: the folder `data` of crates.io's dump, or a
+    /// table with the columns `name` and `downloads`.
+    #[arg(long, value_name = "DIR|FILE")]
+    pub(in crate::cli) downloads: Option<PathBuf>,
     /// A page that `cargo build --timings` wrote; may be repeated.
     #[arg(long, value_name = "FILE")]
     pub(in crate::cli) timings: Vec<PathBuf>,
@@ -30,6 +34,14 @@ pub(in crate::cli) struct AnalyseArguments {
     /// the names of all packages are sent there.
     #[arg(long)]
     pub(in crate::cli) lookup: bool,
+    /// Also find out what moving to prebuilt versions makes of it, by the registry's
+    /// index, on projects that were not looked at; takes about a second for each.
+    #[arg(long)]
+    pub(in crate::cli) align: bool,
+    /// Also read the history of each lock file in the Git repository around it: what
+    /// is left of its trees after days and months.
+    #[arg(long)]
+    pub(in crate::cli) history: bool,
     /// Only projects that `index.tsv` says to be of this tier; may be repeated.
     #[arg(long, value_name = "WORD")]
     pub(in crate::cli) tier: Vec<String>,

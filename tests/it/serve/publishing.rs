@@ -421,6 +421,8 @@ fn two_at_once_lose_nothing() {
             });
         }
     });
+    let answer = target.put_file(&published, "/inventory.json.zst");
+    assert_eq!(answer.status, 201, "{}", answer.text());
     let mut expected = published_files(&published.cache);
     let mut found = target.files();
     for files in [&mut expected, &mut found] {
