@@ -11,7 +11,7 @@
 //! | module | job |
 //! |---|---|
 //! | [`projects`] | finds lock files and what is known of them |
-//! | `trees` | a hash for each package with all below it |
+//! | [`trees`] | a hash for each package with all below it |
 //! | [`census`] | distinct trees, and who has them |
 //! | [`costs`] | how long a package compiles |
 //! | [`selection`] | what to build under a budget |
@@ -33,4 +33,4 @@ pub mod projects;
 pub mod report;
 pub mod selection;
 pub mod text;
-mod trees;
+pub mod trees;
