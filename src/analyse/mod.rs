@@ -40,4 +40,7 @@ pub mod report;
 pub mod selection;
 pub mod text;
 pub mod trees;
+<<<<<<< HEAD
 mod upgrade;
+=======
+>>>>>>> service

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use petgraph::algo::tarjan_scc;
+use petgraph::algo::kosaraju_scc;
 use petgraph::graph::{DiGraph, NodeIndex};
 
 use crate::cargo::index_cache::IndexCache;
@@ -100,16 +100,21 @@ pub fn trees(lock: &LockGraph) -> Vec<Tree> {
     }
     let mut trees: Vec<Tree> = Vec::new();
     let mut places: HashMap<usize, usize> = HashMap::new();
-    // Dependencies come first in Tarjan's order.
-    for component in tarjan_scc(&graph) {
+    let mut component_of = vec![usize::MAX; lock.packages.len()];
+    // Dependencies come first in this order. Nothing recurs, so that no chain is
+    // too long for a thread's stack.
+    for (number, component) in kosaraju_scc(&graph).into_iter().enumerate() {
         let members: Vec<usize> = component.iter().map(|node| node.index()).collect();
+        for member in &members {
+            component_of[*member] = number;
+        }
         let shareable = members.iter().all(|member| {
             let package = &lock.packages[*member];
             package.source.is_some()
                 && package
                     .dependencies
                     .iter()
-                    .all(|child| members.contains(child) || places.contains_key(child))
+                    .all(|child| component_of[*child] == number || places.contains_key(child))
         });
         if !shareable {
             continue;
@@ -182,6 +187,24 @@ pub fn source(package: &LockedPackage) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_chain_may_be_long_and_a_ring_large() {
+        let package = |position: usize, next: usize| LockedPackage {
+            name: format!("p{position}"),
+            version: "1.0.0".to_owned(),
+            source: Some(CRATES_IO.to_owned()),
+            dependencies: vec![next],
+        };
+        const LENGTH: usize = 200_000;
+        let mut packages: Vec<_> = (0..LENGTH).map(|p| package(p, p + 1)).collect();
+        packages[LENGTH - 1].dependencies.clear();
+        let mut lock = LockGraph { packages };
+        let found = trees(&lock);
+        assert_eq!((found.len(), found[0].package), (LENGTH, LENGTH - 1));
+        lock.packages[LENGTH - 1].dependencies = vec![0];
+        assert_eq!(trees(&lock).len(), LENGTH);
+    }
 
     fn lock(packages: &[(&str, &str, &[usize])]) -> LockGraph {
         let package = |(name, source, dependencies): &(&str, &str, &[usize])| LockedPackage {

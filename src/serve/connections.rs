@@ -4,6 +4,8 @@
 //! * A connection on which nothing moves is ended, unless the server is at work
 //!   for it.
 //! * When the server stops, requests under way are answered within a bound.
+//!
+//! What is answered is for an [`Application`] to say.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -13,8 +15,12 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use futures_util::future::{Either, select};
+use hyper::body::Body;
+pub use hyper::body::Incoming;
 use hyper::service::service_fn;
+use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -23,7 +29,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
-use super::site::Site;
+use super::tls::{self, TlsError, TlsFiles};
 
 /// How long nothing may move on a connection.
 const IDLE: Duration = Duration::from_secs(60);
@@ -37,24 +43,71 @@ const STREAMS: u32 = 128;
 /// Bytes that wait to be sent on one stream of HTTP/2.
 const STREAM_BUFFER: usize = 128 << 10;
 
+/// What answers requests.
+pub trait Application: Send + Sync + 'static {
+    /// What it answers with.
+    type Body: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>>
+        + Send
+        + 'static;
+
+    /// Answers a request of an address.
+    fn respond(
+        self: Arc<Self>,
+        request: Request<Incoming>,
+        from: IpAddr,
+    ) -> impl Future<Output = Response<Self::Body>> + Send;
+
+    /// A connection was accepted.
+    fn connected(&self);
+
+    /// It has ended.
+    fn disconnected(&self);
+}
+
 /// What a server listens with.
-pub(super) struct Door {
-    pub(super) listener: TcpListener,
-    pub(super) tls: Option<TlsAcceptor>,
-    pub(super) connections: usize,
-    pub(super) grace: Duration,
+pub struct Door {
+    listener: TcpListener,
+    tls: Option<TlsAcceptor>,
+    connections: usize,
+    grace: Duration,
 }
 
 impl Door {
+    /// Binds an address. `grace` is how long requests may still take when the
+    /// server stops.
+    pub async fn open(
+        address: SocketAddr,
+        connections: usize,
+        grace: Duration,
+    ) -> io::Result<Self> {
+        Ok(Self {
+            listener: TcpListener::bind(address).await?,
+            tls: None,
+            connections,
+            grace,
+        })
+    }
+
+    /// The same with a certificate, if there is one.
+    pub fn with_tls(mut self, files: Option<&TlsFiles>) -> Result<Self, TlsError> {
+        self.tls = files.map(tls::acceptor).transpose()?;
+        Ok(self)
+    }
+
+    /// The address, with the port that was taken.
+    pub fn address(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
     /// Serves until `stop` becomes true; gives how many connections had to be
     /// cut then.
-    pub(super) async fn serve(self, site: Arc<Site>, stop: watch::Receiver<bool>) -> usize {
+    pub async fn serve<A: Application>(self, site: Arc<A>, stop: watch::Receiver<bool>) -> usize {
         let limit = u32::try_from(self.connections).unwrap_or(u32::MAX);
         let permits = Arc::new(Semaphore::new(self.connections));
         while let Some((stream, from, permit)) = self.next(&permits, &stop).await {
             let (site, stop, tls) = (Arc::clone(&site), stop.clone(), self.tls.clone());
             tokio::spawn(async move {
-                site.metrics.connected();
+                site.connected();
                 let _ = stream.set_nodelay(true);
                 match tls {
                     None => talk(stream, from, &site, stop).await,
@@ -65,7 +118,7 @@ impl Door {
                         }
                     }
                 }
-                site.metrics.disconnected();
+                site.disconnected();
                 drop(permit);
             });
         }
@@ -104,8 +157,9 @@ impl Door {
 }
 
 /// Serves one connection.
-async fn talk<I>(stream: I, from: IpAddr, site: &Arc<Site>, mut stop: watch::Receiver<bool>)
+async fn talk<I, A>(stream: I, from: IpAddr, site: &Arc<A>, mut stop: watch::Receiver<bool>)
 where
+    A: Application,
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let activity = Arc::new(Activity::new());
@@ -113,7 +167,7 @@ where
         let (site, activity) = (Arc::clone(site), Arc::clone(&activity));
         async move {
             let _busy = activity.work();
-            Ok::<_, io::Error>(site.answer(request, from).await)
+            Ok::<_, io::Error>(site.respond(request, from).await)
         }
     });
     let mut builder = Builder::new(TokioExecutor::new());
@@ -271,9 +325,4 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for Watched<I> {
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(context)
     }
-}
-
-/// Binds an address; many may wait to be accepted.
-pub(super) async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
-    TcpListener::bind(address).await
 }

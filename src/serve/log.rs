@@ -28,14 +28,14 @@ const WAITING: usize = 16_384;
 const AT_ONCE: usize = 64 << 10;
 
 /// Where lines go.
-pub(super) struct AccessLog {
+pub struct AccessLog {
     lines: Option<SyncSender<String>>,
     writer: Option<JoinHandle<()>>,
 }
 
 impl AccessLog {
     /// A log on standard output.
-    pub(super) fn start() -> Self {
+    pub fn start() -> Self {
         let (lines, waiting) = sync_channel(WAITING);
         Self {
             lines: Some(lines),
@@ -44,7 +44,7 @@ impl AccessLog {
     }
 
     /// No log.
-    pub(super) fn none() -> Self {
+    pub fn none() -> Self {
         Self {
             lines: None,
             writer: None,
@@ -52,7 +52,7 @@ impl AccessLog {
     }
 
     /// Writes a line; false if it is lost.
-    fn write(&self, line: String) -> bool {
+    pub fn write(&self, line: String) -> bool {
         let sent = self.lines.as_ref().map(|lines| lines.try_send(line));
         !matches!(
             sent,

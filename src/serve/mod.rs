@@ -27,11 +27,11 @@ mod accept;
 mod body;
 mod catalogue;
 mod conditions;
-mod connections;
-mod log;
+pub mod connections;
+pub mod log;
 mod metrics;
 mod mirror;
-mod rate;
+pub mod rate;
 mod reply;
 mod route;
 mod site;
@@ -164,7 +164,6 @@ impl From<MirrorError> for ServeError {
 
 /// Serves until the process is told to stop. `started` gets the address.
 pub fn run(options: Options, started: impl FnOnce(SocketAddr)) -> Result<(), ServeError> {
-    let tls = options.tls.as_ref().map(tls::acceptor).transpose()?;
     let (folder, keys, mirror) = match options.source {
         Source::Folder { folder, keys } => (folder, keys, None),
         Source::Store { store, local, keys } => {
@@ -212,19 +211,21 @@ pub fn run(options: Options, started: impl FnOnce(SocketAddr)) -> Result<(), Ser
         .build()
         .map_err(ServeError::Start)?;
     let address = options.listen;
-    let listener = runtime
-        .block_on(connections::bind(address))
-        .map_err(|source| ServeError::Listen { address, source })?;
-    let own = listener.local_addr().map_err(ServeError::Start)?;
-    let stop = stopped_by_signals(&site)?;
+    let door = Door::open(address, options.limits.connections, options.limits.grace);
+    let door = runtime
+        .block_on(door)
+        .map_err(|source| ServeError::Listen { address, source })?
+        .with_tls(options.tls.as_ref())?;
+    let own = door.address().map_err(ServeError::Start)?;
+    let weak = Arc::downgrade(&site);
+    let told = move || {
+        if let Some(site) = weak.upgrade() {
+            site.is_stopping.store(true, Ordering::Relaxed);
+        }
+    };
+    let stop = stopped_by_signals(told).map_err(ServeError::Start)?;
     let following = mirror.map(Following::start);
     started(own);
-    let door = Door {
-        listener,
-        tls,
-        connections: options.limits.connections,
-        grace: options.limits.grace,
-    };
     let cut = runtime.block_on(door.serve(Arc::clone(&site), stop));
     if cut > 0 {
         console::line(&format!(
@@ -262,19 +263,17 @@ fn see(folder: &Path) -> Result<(), ServeError> {
     Ok(())
 }
 
-/// Becomes true at the first signal; the second one ends the process.
-fn stopped_by_signals(site: &Arc<Site>) -> Result<watch::Receiver<bool>, ServeError> {
+/// Becomes true at the first signal, after `told`; the second one ends the
+/// process.
+pub fn stopped_by_signals(told: impl Fn() + Send + 'static) -> io::Result<watch::Receiver<bool>> {
     let (stop, stopped) = watch::channel(false);
-    let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(ServeError::Start)?;
-    let site = Arc::downgrade(site);
+    let mut signals = Signals::new([SIGINT, SIGTERM])?;
     std::thread::spawn(move || {
         for signal in signals.forever() {
             if *stop.borrow() {
                 std::process::exit(128 + signal);
             }
-            if let Some(site) = site.upgrade() {
-                site.is_stopping.store(true, Ordering::Relaxed);
-            }
+            told();
             console::line("quickbuild: stopping; requests under way are answered first");
             stop.send_replace(true);
         }

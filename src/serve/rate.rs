@@ -10,7 +10,7 @@ const ADDRESSES: usize = 65_536;
 
 /// A bucket for each address: so many requests a second, and as many at once as
 /// in one second.
-pub(super) struct Rates {
+pub struct Rates {
     rate: f64,
     buckets: Mutex<HashMap<IpAddr, Bucket>>,
 }
@@ -22,7 +22,7 @@ struct Bucket {
 
 impl Rates {
     /// `rate` requests a second; 0 for no limit.
-    pub(super) fn new(rate: u32) -> Self {
+    pub fn new(rate: u32) -> Self {
         Self {
             rate: f64::from(rate),
             buckets: Mutex::default(),
@@ -30,7 +30,7 @@ impl Rates {
     }
 
     /// Takes one request of an address, or says how long to wait for one.
-    pub(super) fn take(&self, address: IpAddr, now: Instant) -> Result<(), Duration> {
+    pub fn take(&self, address: IpAddr, now: Instant) -> Result<(), Duration> {
         if self.rate == 0.0 {
             return Ok(());
         }
@@ -66,7 +66,7 @@ impl Bucket {
 }
 
 /// Who has an address: in IPv6, one client has 64 bits of them.
-fn client(address: IpAddr) -> IpAddr {
+pub fn client(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => {
             const NETWORK: u128 = !0 << 64;

@@ -24,6 +24,7 @@ use super::accept::{Accepted, Rules, said, tag};
 use super::body::{Answer, Content, FilePart, Parts, Pool};
 use super::catalogue::Catalogue;
 use super::conditions::{Condition, Part, is_known};
+use super::connections::Application;
 use super::log::{AccessLog, Record};
 use super::metrics::Metrics;
 use super::rate::Rates;
@@ -99,9 +100,10 @@ impl Tools {
     }
 }
 
-impl Site {
-    /// Answers one request.
-    pub(super) async fn answer(
+impl Application for Site {
+    type Body = Answer;
+
+    async fn respond(
         self: Arc<Self>,
         request: Request<Incoming>,
         from: IpAddr,
@@ -125,6 +127,16 @@ impl Site {
         response
     }
 
+    fn connected(&self) {
+        self.metrics.connected();
+    }
+
+    fn disconnected(&self) {
+        self.metrics.disconnected();
+    }
+}
+
+impl Site {
     async fn handle(
         self: &Arc<Self>,
         target: Option<Target>,
