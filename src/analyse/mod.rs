@@ -40,7 +40,4 @@ pub mod report;
 pub mod selection;
 pub mod text;
 pub mod trees;
-<<<<<<< HEAD
 mod upgrade;
-=======
->>>>>>> service
