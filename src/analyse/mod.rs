@@ -18,6 +18,7 @@
 //! | [`bundles`] | who can have one package's tree from few builds |
 //! | [`alignment`], `upgrade` | what moving to other versions makes of it |
 //! | [`downloads`] | how often packages are downloaded, as weights |
+//! | [`recipes`] | what workspaces share by recipes |
 //! | [`history`] | how long a lock file's trees last |
 //! | [`report`] | the answers, as JSON |
 //! | [`text`], [`page`] | the same for people |
@@ -36,6 +37,7 @@ pub mod downloads;
 pub mod history;
 pub mod page;
 pub mod projects;
+pub mod recipes;
 pub mod report;
 pub mod selection;
 pub mod text;

@@ -8,6 +8,7 @@ use super::census::{Census, NodeId, Project, fold};
 use super::costs::{Cost, FitError, Origin};
 use super::downloads::Downloads;
 use super::history::History;
+use super::recipes::Recipes;
 use super::selection::{self, Budget, Choice};
 
 /// Version of the report.
@@ -49,6 +50,9 @@ pub struct Report {
     /// What moving to other versions makes of it; absent if it was not asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub alignment: Option<Alignment>,
+    /// What is shared by recipes, if that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub recipes: Option<Recipes>,
     /// How lock files moved, if that was asked for.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub history: Vec<History>,
@@ -286,6 +290,7 @@ pub fn report(
         selection,
         alignment: None,
         history: Vec::new(),
+        recipes: None,
         left_out,
     }
 }

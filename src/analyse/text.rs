@@ -174,6 +174,20 @@ fn write(text: &mut String, report: &Report) -> std::fmt::Result {
             percent(selection.saved)
         )?;
     }
+    if let Some(recipes) = &report.recipes {
+        writeln!(
+            text,
+            "\nBy recipes, of {} workspaces that were planned\n  {} packages, {} different recipes: another repository has the recipe of {}, and the version of {}.",
+            recipes.workspaces,
+            recipes.packages,
+            recipes.distinct,
+            percent(recipes.shared),
+            percent(recipes.versions)
+        )?;
+        for varied in &recipes.most {
+            writeln!(text, "  {:<40} {} recipes", varied.package, varied.recipes)?;
+        }
+    }
     for history in &report.history {
         writeln!(
             text,

@@ -4,7 +4,11 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use super::align::is_main;
 use super::arguments::{AnalyseArguments, AnalysisFormat};
+use super::plan::command;
+use super::recipe;
+use super::selection;
 use super::terminal::{print, print_json};
 use super::{Exit, Failure, Surroundings};
 use crate::analyse::alignment::{Alignment, Index, Question, Subject};
@@ -15,7 +19,7 @@ use crate::analyse::history::history;
 use crate::analyse::projects::{self, Found, Search, parse_day};
 use crate::analyse::report::{FOLDS, LeftOut, Questions, Report, report};
 use crate::analyse::selection::Budget;
-use crate::analyse::{page, text, trees};
+use crate::analyse::{page, recipes, text, trees};
 use crate::build::chain;
 use crate::cargo::index_cache::{IndexCache, Target};
 use crate::cargo::registry_index::RegistryIndex;
@@ -23,6 +27,7 @@ use crate::cargo::releases::Releases;
 use crate::cargo::source::PackageSource;
 use crate::config::parse_size;
 use crate::fs;
+use crate::plan::{Context, graph};
 use crate::store::Store;
 
 /// Where what the registry was asked for is kept, in the store.
@@ -121,6 +126,11 @@ pub(super) fn run(
             (&report, &questions),
         )?);
     }
+    if arguments.plan {
+        let (planned, failed) = planned(surroundings, &search.found)?;
+        report.recipes = Some(recipes::compare(&planned));
+        report.left_out.extend(failed);
+    }
     if arguments.history {
         for found in &search.found {
             match history(&found.path, index.as_ref(), &measurements) {
@@ -131,6 +141,26 @@ pub(super) fn run(
                 }),
             }
         }
+    }
+    if let Some(to) = &arguments.recipes {
+        let selection = report.selection.as_ref().ok_or_else(|| {
+            Failure::new("`--recipes` needs a budget")
+                .hint("`--budget-seconds N` or `--budget-bytes SIZE`")
+        })?;
+        let known = recipe::folder(surroundings, arguments.known.clone());
+        let to = surroundings.folder.join(to);
+        let written = selection::write(selection, &known, &to, arguments.branch.as_deref())?;
+        crate::console::line(&format!(
+            "{} recipes of {} of the {} chosen trees, {} of them new{}",
+            written.recipes,
+            written.trees,
+            selection.trees.len(),
+            written.new,
+            match &written.branch {
+                Some(branch) => format!(", on the branch `{branch}`"),
+                None => String::new(),
+            }
+        ));
     }
     match arguments.format {
         AnalysisFormat::Text => print(&text::text(&report)),
@@ -183,6 +213,47 @@ fn alignment(
         index: &Index(Releases::open(&index_homes(surroundings)?)?),
     };
     Ok(question.answer())
+}
+
+/// What `cargo build` compiles in workspaces, and those that cannot be planned.
+fn planned(
+    surroundings: &Surroundings,
+    found: &[Found],
+) -> Result<(Vec<recipes::Planned>, Vec<LeftOut>), Failure> {
+    let store = Store::open(&surroundings.config()?.store)?;
+    let (mut planned, mut failed) = (Vec::new(), Vec::new());
+    for found in found {
+        let folder = found.path.parent().unwrap_or(&surroundings.folder);
+        if !folder.join("Cargo.toml").is_file() {
+            continue;
+        }
+        let context = Context::gather(
+            &surroundings.environment,
+            folder,
+            &command(Vec::new()),
+            &store.cache(""),
+        );
+        match context {
+            Ok(context) => {
+                let units = graph::describe(&context.graph, &context.common);
+                let main = units.iter().filter(|unit| is_main(unit));
+                let packages = main.map(|unit| recipes::Compiled {
+                    name: unit.package.name.clone(),
+                    version: unit.package.version.clone(),
+                    recipe: unit.host_recipe,
+                });
+                planned.push(recipes::Planned {
+                    repository: found.repository.clone(),
+                    packages: packages.collect(),
+                });
+            }
+            Err(error) => failed.push(LeftOut {
+                path: folder.display().to_string(),
+                reason: format!("its plan: {}", chain(&error)),
+            }),
+        }
+    }
+    Ok((planned, failed))
 }
 
 /// What is known of platforms: what Cargo has looked up before and, on demand,

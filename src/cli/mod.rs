@@ -18,6 +18,7 @@ mod prune;
 mod push;
 mod realise;
 mod recipe;
+mod selection;
 mod serve;
 mod store;
 mod substitute;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use crate::support::{Outcome, TestEnv, skipped, walk};
+use crate::support::{Outcome, TestEnv, git, skipped, walk};
 
 const REGISTRY: &str = "registry+https://github.com/rust-lang/crates.io-index";
 
@@ -217,4 +217,208 @@ fn the_same_files_give_the_same_report() {
             .all(|pair| share(&pair[0]) <= share(&pair[1]) + 1e-9)
     );
     assert!((share(curve.last().unwrap()) - 1.0).abs() < 1e-6);
+}
+
+/// What a repository's own history says.
+#[test]
+fn a_history_says_what_is_left_of_a_lock_file() {
+    let env = TestEnv::new();
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path();
+    git(root, &["init", "--quiet"]);
+    let commit = |day: &str, bytes: &[u8]| {
+        put(root, "", bytes);
+        git(root, &["add", "--all"]);
+        let date = format!("2026-01-{day}T00:00:00Z");
+        let author = format!("--date={date}");
+        // The committer's time counts; only the environment sets it.
+        let mut commit = std::process::Command::new("git");
+        commit
+            .args(["-c", "user.name=t", "-c", "user.email=t@example.org"])
+            .args(["commit", "--quiet", "--message", day, &author])
+            .env("GIT_COMMITTER_DATE", &date)
+            .current_dir(root);
+        assert!(commit.status().unwrap().success());
+    };
+    let two = |b: &str| lock(&[("a", "1.0.0", ""), ("b", b, "")]);
+    commit("01", two("1.0.0").as_bytes());
+    commit("03", b"version = 4\n<<<<<<< ours\n");
+    commit("05", two("1.1.0").as_bytes());
+    commit("20", two("1.2.0").as_bytes());
+    let path = root.to_str().unwrap();
+    let outcome = analyse(&env, &[path, "--history", "--format", "json"]).success();
+    let report = report(&outcome);
+    let history = &report["history"][0];
+    assert_eq!(
+        (&history["versions"], &history["broken"]),
+        (&3.into(), &1.into())
+    );
+    assert_eq!(history["days"], 19);
+    let left = |days: i64| {
+        let points = history["points"].as_array().unwrap();
+        let found = points.iter().find(|point| point["days"] == days);
+        found.map(|point| point["trees"].as_f64().unwrap())
+    };
+    // A week after the first, one of two is left; after the second, all.
+    assert_eq!(left(7), Some(0.75));
+    assert_eq!(left(30), None);
+    let page = analyse(&env, &[path, "--history", "--format", "html"]).success();
+    assert!(page.stdout.contains("days later"), "{page}");
+    // Where there is no history, it says so, and the rest is there.
+    let lonely = tempfile::tempdir().unwrap();
+    put(lonely.path(), "x", two("1.0.0").as_bytes());
+    let path = lonely.path().to_str().unwrap();
+    let outcome = analyse(&env, &[path, "--history"]);
+    assert_eq!(outcome.code, Some(1), "{outcome}");
+    assert!(outcome.stdout.contains("its history"), "{outcome}");
+}
+
+/// Downloads weigh instead of projects.
+#[test]
+fn what_is_downloaded_most_is_chosen_first() {
+    let env = TestEnv::new();
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path();
+    put(
+        root,
+        "one",
+        lock(&[("a", "1.0.0", ""), ("b", "1.0.0", "")]).as_bytes(),
+    );
+    put(root, "two", lock(&[("a", "1.0.0", "")]).as_bytes());
+    let counts = root.join("counts.csv");
+    fs::write(&counts, "name,downloads\n\"b\",100\na,1\n").unwrap();
+    let first = |more: &[&str]| {
+        let path = root.to_str().unwrap();
+        let budget = ["--budget-seconds", "1", "--format", "json"];
+        let words = [&[path], &budget[..], more].concat();
+        let report = report(&analyse(&env, &words).success());
+        report["selection"]["trees"][0]["name"].clone()
+    };
+    assert_eq!(first(&[]), "a");
+    assert_eq!(first(&["--downloads", counts.to_str().unwrap()]), "b");
+    let path = root.to_str().unwrap();
+    let outcome = analyse(&env, &[path, "--downloads", "none.csv"]);
+    assert_eq!(outcome.code, Some(3), "{outcome}");
+}
+
+/// A selection as recipe files, and as a branch that leaves what is checked out.
+#[test]
+fn a_selection_is_written_as_recipes() {
+    let env = TestEnv::new();
+    let project = env.project("crates");
+    let known = env.root().join("known");
+    let export = ["recipe", "export", "--to", known.to_str().unwrap(), "build"];
+    let _ = env.quickbuild(&project, &export).success();
+    let folder = project.dir.to_str().unwrap();
+    let out = env.root().join("out");
+    let budget = ["analyse", folder, "--budget-seconds", "1e9"];
+    let given = [
+        &budget[..],
+        &["--known", known.to_str().unwrap(), "--recipes"],
+    ]
+    .concat();
+    let write = [&given[..], &[out.to_str().unwrap()]].concat();
+    let outcome = env.quickbuild(&project, &write).success();
+    assert!(outcome.stderr.contains("of them new"), "{outcome}");
+    let files = |folder: &Path| {
+        let files = walk(folder).into_iter();
+        files
+            .filter(|path| path.extension().is_some_and(|e| e == "toml"))
+            .count()
+    };
+    assert!(files(&out) > 3, "{outcome}");
+    let check = ["recipe", "check", out.to_str().unwrap(), "--offline"];
+    let _ = env.quickbuild(&project, &check).success();
+
+    let repository = env.root().join("repository");
+    fs::create_dir_all(repository.join("recipes")).unwrap();
+    fs::write(repository.join("recipes/README.md"), "recipes\n").unwrap();
+    git(&repository, &["init", "--quiet"]);
+    git(&repository, &["config", "user.name", "t"]);
+    git(&repository, &["config", "user.email", "t@example.org"]);
+    git(&repository, &["add", "--all"]);
+    git(&repository, &["commit", "--quiet", "--message", "first"]);
+    let to = repository.join("recipes");
+    let branch = [&given[..], &[to.to_str().unwrap(), "--branch", "chosen"]].concat();
+    let outcome = env.quickbuild(&project, &branch).success();
+    assert!(
+        outcome.stderr.contains("on the branch `chosen`"),
+        "{outcome}"
+    );
+    assert_eq!(files(&to), 0, "what is checked out stays");
+    git(&repository, &["switch", "--quiet", "chosen"]);
+    assert_eq!(files(&to), files(&out));
+    // A branch that is there stays as it is.
+    let again = env.quickbuild(&project, &branch);
+    assert_eq!(again.code, Some(3), "{again}");
+    // Without a budget nothing is chosen.
+    let none = ["analyse", folder, "--recipes", out.to_str().unwrap()];
+    assert_eq!(env.quickbuild(&project, &none).code, Some(3));
+}
+
+/// Where manifests and sources are at hand, recipes tell what lock files do not.
+#[test]
+fn recipes_tell_features_apart() {
+    let env = TestEnv::new();
+    let folder = tempfile::tempdir().unwrap();
+    for (name, feature) in [("one", "std"), ("two", "alloc")] {
+        let project = folder.path().join(name);
+        fs::create_dir_all(project.join("src")).unwrap();
+        fs::write(project.join("src/lib.rs"), "").unwrap();
+        let manifest = format!(
+            "[package]\nname = \"{name}\"\nversion = \"0.1.0\"\nedition = \"2021\"\n\
+             [dependencies]\nitoa = \"=1.0.15\"\nmemchr = {{ version = \"=2.7.4\", default-features = false, features = [\"{feature}\"] }}\n"
+        );
+        fs::write(project.join("Cargo.toml"), manifest).unwrap();
+        let mut lock = std::process::Command::new("cargo");
+        lock.args(["generate-lockfile", "--quiet"])
+            .current_dir(&project);
+        assert!(lock.status().unwrap().success());
+    }
+    let path = folder.path().to_str().unwrap();
+    let outcome = analyse(&env, &[path, "--plan", "--format", "json"]).success();
+    let report = report(&outcome);
+    assert_eq!(
+        report["sharing"]["packages"], 1.0,
+        "by lock files all is shared"
+    );
+    assert_eq!(report["recipes"]["packages"], 4);
+    assert_eq!(report["recipes"]["shared"], 0.5);
+    assert_eq!(report["recipes"]["versions"], 1.0);
+    assert_eq!(report["recipes"]["most"][0]["package"], "memchr-2.7.4");
+}
+
+/// Who did not have what others have gets it by moving.
+#[test]
+fn alignment_helps_those_who_were_not_looked_at() {
+    let env = TestEnv::new();
+    let folder = tempfile::tempdir().unwrap();
+    let put = |name: &str, itoa: &str, memchr: &str| {
+        let own = format!(
+            "[[package]]\nname = \"{name}\"\nversion = \"0.1.0\"\ndependencies = [\"itoa\", \"memchr\"]\n\n"
+        );
+        let others = lock(&[("itoa", itoa, ""), ("memchr", memchr, "")]);
+        put(folder.path(), name, format!("{others}{own}").as_bytes());
+    };
+    // Repositories are divided by their names; more than one part has some.
+    for name in ["p", "q", "r", "s", "t", "u"] {
+        put(name, "1.0.15", "2.7.4");
+    }
+    put("v", "1.0.14", "2.7.2");
+    put("w", "1.0.13", "2.7.1");
+    let path = folder.path().to_str().unwrap();
+    let words = [
+        path,
+        "--align",
+        "--lookup",
+        "--package",
+        "itoa",
+        "--format",
+        "json",
+    ];
+    let report = report(&analyse(&env, &words).success());
+    let alignment = &report["alignment"];
+    let share = |name: &str| alignment[name].as_f64().unwrap();
+    assert!(share("after") > share("before"), "{alignment}");
+    assert_eq!(alignment["bundles"][0]["one"], 1.0, "{alignment}");
 }

@@ -35,6 +35,7 @@ pub(super) use hint::hint;
 use proof::{Bench, Proved};
 use sources::Sources;
 use workspace::Facts;
+pub(super) use workspace::is_main;
 
 /// Reasons that are told why more does not fit.
 const REASONS: usize = 3;

@@ -62,7 +62,7 @@ pub(super) fn planned(packages: Vec<Package>, units: &[Planned], sources: &Sourc
 
 /// Whether a unit is what others depend on, of a package that somebody else has
 /// published.
-pub(super) fn is_main(unit: &Planned) -> bool {
+pub(in crate::cli) fn is_main(unit: &Planned) -> bool {
     matches!(unit.kind, "lib" | "proc-macro")
         && unit.produced != Produced::Test
         && !unit.package.is_path()

@@ -38,6 +38,10 @@ pub(in crate::cli) struct AnalyseArguments {
     /// index, on projects that were not looked at; takes about a second for each.
     #[arg(long)]
     pub(in crate::cli) align: bool,
+    /// Also plan `cargo build` where a manifest and the sources are at hand, and say
+    /// what is shared by recipes: features, profile, host and target included.
+    #[arg(long)]
+    pub(in crate::cli) plan: bool,
     /// Also read the history of each lock file in the Git repository around it: what
     /// is left of its trees after days and months.
     #[arg(long)]
@@ -51,6 +55,16 @@ pub(in crate::cli) struct AnalyseArguments {
     /// Count a project half for each so many days since it changed.
     #[arg(long, value_name = "DAYS")]
     pub(in crate::cli) half_life: Option<f64>,
+    /// Write the recipes of what is chosen under the budget into this folder.
+    #[arg(long, value_name = "DIR")]
+    pub(in crate::cli) recipes: Option<PathBuf>,
+    /// Write them into a new branch of the Git repository around that folder, and
+    /// leave what is checked out there alone.
+    #[arg(long, value_name = "NAME", requires = "recipes")]
+    pub(in crate::cli) branch: Option<String>,
+    /// Where recipes are known; by default the project's `recipes/`.
+    #[arg(long, value_name = "DIR", requires = "recipes")]
+    pub(in crate::cli) known: Option<PathBuf>,
     /// How to print it.
     #[arg(long, value_enum, default_value = "text")]
     pub(in crate::cli) format: AnalysisFormat,
