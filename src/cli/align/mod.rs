@@ -169,9 +169,11 @@ impl Scene<'_> {
             if given.is_some() {
                 return Err(Failure::new(said).hint("it has a folder `crates`"));
             }
-            Failure::new(format!("{said}, so vulnerable versions are not known"))
-                .hint("`cargo audit` puts it there; `--advisory-db DIR` names another one")
-                .warn();
+            Failure::new(format!(
+                "{said}, so vulnerable versions are not known, and nothing moves to an older one"
+            ))
+            .hint("`cargo audit` puts it there; `--advisory-db DIR` names another one")
+            .warn();
         }
         Ok(Facts {
             releases: Releases::open(&index_homes(surroundings)?)?,

@@ -124,6 +124,10 @@ impl Knowledge for Facts {
         self.releases.of(name, &version.to_string())
     }
 
+    fn may_go_back(&self) -> bool {
+        self.advisories.is_some()
+    }
+
     fn objection(&self, name: &str, version: &Version, release: &Release) -> Option<Objection> {
         if release.yanked {
             return Some(Objection::Yanked);
