@@ -1,5 +1,6 @@
 //! A lock file, what a build compiles of it, and what is offered.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use semver::Version;
@@ -152,6 +153,8 @@ pub(super) struct Lookup<'a> {
     /// Offers that turned out not to be what they seem.
     pub(super) banned: &'a BTreeSet<OfferId>,
     pub(super) knowledge: &'a dyn Knowledge,
+    /// Answers of [`Lookup::has_features`].
+    selections: RefCell<HashMap<(OfferId, usize), bool>>,
 }
 
 /// New versions of packages, by position.
@@ -185,6 +188,7 @@ impl<'a> Lookup<'a> {
             nodes,
             banned,
             knowledge,
+            selections: RefCell::default(),
         }
     }
 
@@ -208,10 +212,20 @@ impl<'a> Lookup<'a> {
     /// Whether an offer has the features of a node. Where features are not known,
     /// what both need tells, as far as another version does not explain it.
     pub(super) fn has_features(&self, offer: OfferId, node: usize) -> bool {
+        let key = (offer, node);
         let (offer, node) = (&self.offers.list[offer], &self.project.nodes[node]);
         if let (Some(offered), Some(wanted)) = (&offer.features, &node.features) {
             return offered == wanted;
         }
+        if let Some(known) = self.selections.borrow().get(&key) {
+            return *known;
+        }
+        let is_same = self.is_same_selection(offer, node);
+        self.selections.borrow_mut().insert(key, is_same);
+        is_same
+    }
+
+    fn is_same_selection(&self, offer: &Offer, node: &Node) -> bool {
         let package = &self.project.packages[node.package];
         let offered = offer.needs.iter().map(|need| &self.offers.list[*need].name);
         let offered: BTreeSet<&String> = offered.collect();

@@ -18,7 +18,7 @@ use super::value::{Value, value};
 /// Seconds for each moved package that a candidate must be worth.
 const LEAST: f64 = 0.05;
 /// Candidates that are tried at most before the best of them is taken.
-const TRIED: usize = 128;
+const TRIED: usize = 32;
 
 /// What to do, and what it is worth.
 #[derive(Debug, Clone, Default, PartialEq)]
