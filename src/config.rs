@@ -1,6 +1,7 @@
 //! `quickbuild.toml`: the project's, then the user's, then built-in values.
 
 mod builders;
+mod service;
 mod substituters;
 
 use std::collections::BTreeMap;
@@ -12,6 +13,7 @@ use crate::environment::Environment;
 use crate::fs;
 
 pub use builders::{BuilderSettings, ImagePin, NotPin, write_pin};
+pub use service::ServiceSettings;
 pub use substituters::{PUBLIC_KEYS, SUBSTITUTERS, SubstituterSettings, Token};
 
 /// Name of the file in a project.
@@ -28,6 +30,8 @@ pub struct Config {
     pub builders: BTreeMap<String, BuilderSettings>,
     /// Where outputs are fetched from, in the files' order.
     pub substituters: Vec<SubstituterSettings>,
+    /// The service that is told what was lacking, if the user wants that.
+    pub service: Option<ServiceSettings>,
     /// Files that were read, the most specific first.
     pub files: Vec<PathBuf>,
 }
@@ -66,6 +70,12 @@ pub enum ConfigError {
         /// The value.
         value: String,
     },
+    /// Reports are wanted, but nothing says where to.
+    #[error("`{}` wants reports of `[service]`, but has no `url` for them", path.display())]
+    Service {
+        /// The file.
+        path: PathBuf,
+    },
     /// It cannot be edited, because it is not TOML.
     #[error("`{}` cannot be edited", path.display())]
     Edit {
@@ -96,6 +106,8 @@ struct File {
     builders: BTreeMap<String, builders::Table>,
     #[serde(default)]
     substituters: Vec<substituters::Table>,
+    #[serde(default)]
+    service: service::Table,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -114,18 +126,19 @@ impl Config {
     /// overrides the store's folder, and [`SUBSTITUTERS`] all substituters.
     pub fn load(environment: &Environment, folder: &Path) -> Result<Self, ConfigError> {
         let mut config = Self::built_in(environment);
+        let user = xdg(environment, "XDG_CONFIG_HOME", ".config").join(FILE);
         let mut files = match environment.get("QUICKBUILD_CONFIG") {
             Some(path) => vec![folder.join(path)],
             None => {
                 let project = project_file(folder);
-                let user = xdg(environment, "XDG_CONFIG_HOME", ".config").join(FILE);
-                project.into_iter().chain([user]).collect()
+                project.into_iter().chain([user.clone()]).collect()
             }
         };
         files.reverse();
         for path in files {
             let required = environment.get("QUICKBUILD_CONFIG").is_some();
-            config.merge(path, required, environment)?;
+            let is_users = required || path == user;
+            config.merge(path, required, is_users, environment)?;
         }
         if let Some(store) = environment
             .get("QUICKBUILD_STORE")
@@ -147,6 +160,7 @@ impl Config {
             max_size: DEFAULT_MAX_SIZE,
             builders: BTreeMap::new(),
             substituters: Vec::new(),
+            service: None,
             files: Vec::new(),
         }
     }
@@ -172,6 +186,7 @@ impl Config {
         &mut self,
         path: PathBuf,
         required: bool,
+        is_users: bool,
         environment: &Environment,
     ) -> Result<(), ConfigError> {
         let bytes = match fs::read_optional(&path).map_err(ConfigError::Read)? {
@@ -219,6 +234,8 @@ impl Config {
             });
         }
         self.substituters = substituters;
+        let before = self.service.take();
+        self.service = file.service.merge(before, &path, is_users, environment)?;
         self.files.insert(0, path);
         Ok(())
     }

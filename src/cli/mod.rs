@@ -18,6 +18,7 @@ mod push;
 mod realise;
 mod recipe;
 mod serve;
+mod service;
 mod store;
 mod substitute;
 mod terminal;
@@ -217,6 +218,7 @@ fn run(
         Command::Copy(arguments) => copy::run(surroundings, &arguments),
         Command::Prune(arguments) => prune::run(surroundings, &arguments),
         Command::Serve(arguments) => serve::run(surroundings, *arguments),
+        Command::Service(arguments) => service::run(surroundings, *arguments),
         Command::Analyse(arguments) => analyse::run(surroundings, &arguments),
         Command::Cache(command) => cache::run(surroundings, command),
         Command::Realise(arguments) => realise::run(surroundings, arguments),

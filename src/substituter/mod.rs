@@ -53,6 +53,7 @@ use backend::{Backend, Writer};
 pub use document::{ArchiveRef, CacheInfo, Document, Entry};
 pub use location::Location;
 pub use policy::{Objection, Policy};
+pub use web::peer::{Peer, Reply};
 
 /// Version of the protocol.
 pub const FORMAT: u32 = 1;
