@@ -1,6 +1,7 @@
 //! `quickbuild.toml`: the project's, then the user's, then built-in values.
 
 mod builders;
+mod service;
 mod substituters;
 
 use std::collections::BTreeMap;
@@ -12,6 +13,7 @@ use crate::environment::Environment;
 use crate::fs;
 
 pub use builders::{BuilderSettings, ImagePin, NotPin, write_pin};
+pub use service::ServiceSettings;
 pub use substituters::{PUBLIC_KEYS, SUBSTITUTERS, SubstituterSettings, Token};
 
 /// Name of the file in a project.
@@ -32,6 +34,8 @@ pub struct Config {
     pub keep: Vec<String>,
     /// A checkout of RustSec's advisory database.
     pub advisory_db: Option<PathBuf>,
+    /// The service that is told what was lacking, if the user wants that.
+    pub service: Option<ServiceSettings>,
     /// Files that were read, the most specific first.
     pub files: Vec<PathBuf>,
 }
@@ -70,6 +74,12 @@ pub enum ConfigError {
         /// The value.
         value: String,
     },
+    /// Reports are wanted, but nothing says where to.
+    #[error("`{}` wants reports of `[service]`, but has no `url` for them", path.display())]
+    Service {
+        /// The file.
+        path: PathBuf,
+    },
     /// It cannot be edited, because it is not TOML.
     #[error("`{}` cannot be edited", path.display())]
     Edit {
@@ -102,6 +112,8 @@ struct File {
     substituters: Vec<substituters::Table>,
     #[serde(default)]
     align: AlignTable,
+    #[serde(default)]
+    service: service::Table,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -128,18 +140,19 @@ impl Config {
     /// overrides the store's folder, and [`SUBSTITUTERS`] all substituters.
     pub fn load(environment: &Environment, folder: &Path) -> Result<Self, ConfigError> {
         let mut config = Self::built_in(environment);
+        let user = xdg(environment, "XDG_CONFIG_HOME", ".config").join(FILE);
         let mut files = match environment.get("QUICKBUILD_CONFIG") {
             Some(path) => vec![folder.join(path)],
             None => {
                 let project = project_file(folder);
-                let user = xdg(environment, "XDG_CONFIG_HOME", ".config").join(FILE);
-                project.into_iter().chain([user]).collect()
+                project.into_iter().chain([user.clone()]).collect()
             }
         };
         files.reverse();
         for path in files {
             let required = environment.get("QUICKBUILD_CONFIG").is_some();
-            config.merge(path, required, environment)?;
+            let is_users = required || path == user;
+            config.merge(path, required, is_users, environment)?;
         }
         if let Some(store) = environment
             .get("QUICKBUILD_STORE")
@@ -163,6 +176,7 @@ impl Config {
             substituters: Vec::new(),
             keep: Vec::new(),
             advisory_db: None,
+            service: None,
             files: Vec::new(),
         }
     }
@@ -188,6 +202,7 @@ impl Config {
         &mut self,
         path: PathBuf,
         required: bool,
+        is_users: bool,
         environment: &Environment,
     ) -> Result<(), ConfigError> {
         let bytes = match fs::read_optional(&path).map_err(ConfigError::Read)? {
@@ -239,6 +254,8 @@ impl Config {
             });
         }
         self.substituters = substituters;
+        let before = self.service.take();
+        self.service = file.service.merge(before, &path, is_users, environment)?;
         self.files.insert(0, path);
         Ok(())
     }

@@ -11,8 +11,9 @@
 //! | 3 | [`store`], [`substituter`], [`builder`] | the hash-addressed store and its collector; where outputs come from; containers and the local sandbox |
 //! | 4 | [`plan`], [`substitute`], [`publish`], [`link`], [`harvest`], [`bridge`] | what is needed; from substituters; to substituters; into `target/`; out of `target/`; the rustc wrapper |
 //! | 5 | [`build`], [`serve`], [`analyse`], [`audit`] | one command, from plan to summary; a substituter over HTTP; what many lock files share; where outputs came from |
-//! | 6 | [`realise`] | recipes made valid in builders |
-//! | 7 | [`cli`] | arguments, printing, exit codes |
+//! | 6 | [`realise`], [`report`] | recipes made valid in builders; what a client tells a service |
+//! | 7 | [`service`] | counts what is wanted |
+//! | 8 | [`cli`] | arguments, printing, exit codes |
 //!
 //! Two rules stand above all: a wrong artefact is worse than a slow build
 //! (what cannot be proved, Cargo compiles), and a quickbuild failure never
@@ -40,7 +41,9 @@ pub mod plan;
 pub mod publish;
 pub mod realise;
 pub mod recipe;
+pub mod report;
 pub mod serve;
+pub mod service;
 pub mod store;
 pub mod substitute;
 pub mod substituter;

@@ -9,6 +9,7 @@
 //!
 //! Whatever fails on our side, Cargo runs, and its exit code is ours.
 
+mod lack;
 mod process;
 mod rustc_info;
 mod substitution;
@@ -36,6 +37,7 @@ use crate::store::{Root, Store};
 use crate::substitute::Fetched;
 
 pub use crate::console::chain;
+pub use lack::{Lack, in_place};
 pub use process::{CargoFailure, exit_code};
 pub use substitution::{Substitution, substitute};
 
@@ -93,6 +95,8 @@ pub struct Report {
     pub settled: bool,
     /// Compiled units that stay out of the store, with reasons.
     pub left: Vec<(String, String)>,
+    /// What a service could have had, where one is to be told.
+    pub lack: Option<Lack>,
 }
 
 /// What the caller shows while a command runs.
@@ -242,9 +246,7 @@ impl Prepared<'_> {
         };
         let mut state = State::load(&context.layout.build_dir);
         let time = link::time(&state);
-        let before: Vec<bool> = (0..plan.units.len())
-            .map(|i| self.is_in_place(&plan, &state, i))
-            .collect();
+        let before = in_place(context, &plan, &state);
         if linkable.iter().any(|&linkable| linkable) {
             let linker = Linker {
                 context,
@@ -265,6 +267,10 @@ impl Prepared<'_> {
         rustc_info::restore(context, store);
         drop(lock);
         report.seconds_saved = saved(&plan, &before);
+        let service = self.config.service.as_ref();
+        let mut lack = service
+            .filter(|service| service.report)
+            .map(|_| Lack::before(context, &plan, &before));
 
         let session = self.session(&plan, &linkable, observer);
         observer.clear();
@@ -287,25 +293,15 @@ impl Prepared<'_> {
             );
             report.built = harvest.compiled;
             report.left = harvest.left;
+            if let Some(lack) = &mut lack {
+                lack.after(&plan);
+            }
         }
+        report.lack = lack;
         if !request.is_last() {
             self.settle(&plan, &mut state, status, idle, observer);
         }
         Ok((status, report))
-    }
-
-    fn is_in_place(&self, plan: &Plan, state: &State, index: usize) -> bool {
-        let (Some(output), Some(naming)) = (
-            plan.resolution.output(index),
-            &plan.resolution.namings[index],
-        ) else {
-            return false;
-        };
-        let paths = link::UnitPaths::new(&self.context.layout, &plan.units[index], naming);
-        state
-            .units
-            .get(&paths.name)
-            .is_some_and(|unit| unit.output == output.id)
     }
 
     fn lock(&self, plan: &Plan, observer: &mut dyn Observer) -> fs::Result<TargetLock> {

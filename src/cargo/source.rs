@@ -7,6 +7,11 @@ use super::unit_graph::decode;
 /// The registry that needs no name.
 pub const CRATES_IO: &str = "registry+https://github.com/rust-lang/crates.io-index";
 
+/// Whether a source, as Cargo.lock spells it, is crates.io.
+pub fn is_crates_io(source: &str) -> bool {
+    PackageSource::parse(source) == Some(PackageSource::CratesIo)
+}
+
 /// A source that is not a folder.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PackageSource {

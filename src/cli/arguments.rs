@@ -10,6 +10,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
 use super::serve::ServeArguments;
+use super::service::ServiceArguments;
 pub(super) use analysis::{AlignArguments, AnalyseArguments, AnalysisFormat};
 pub(super) use places::{CopyArguments, PruneArguments, PublishingArguments, PushArguments};
 
@@ -105,6 +106,7 @@ pub(super) enum Command {
     /// Say what is ready and why each other unit is not; build nothing.
     ///
     /// The first argument may name the Cargo command; otherwise it is `build`.
+    /// `--show-report` prints what a service would be told, and tells it nothing.
     #[command(after_help = "Example: quickbuild plan check --release --format json")]
     Plan(CargoArguments),
     /// Say everything about a package's units: recipes, outputs, reasons.
@@ -164,6 +166,11 @@ pub(super) enum Command {
             The server signs nothing: `quickbuild key sign`. SIGINT and SIGTERM end it when requests under way are answered."
     )]
     Serve(Box<ServeArguments>),
+    /// Count what is wanted: lock files and reports come in over HTTP.
+    #[command(
+        after_help = "Examples:\n  quickbuild service --listen 127.0.0.1:8090 --data /var/lib/quickbuild\n  curl --data-binary @Cargo.lock http://127.0.0.1:8090/v1/lockfiles"
+    )]
+    Service(Box<ServiceArguments>),
     /// Show or forget what substituters answered.
     #[command(subcommand)]
     Cache(CacheCommand),

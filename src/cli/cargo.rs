@@ -9,6 +9,8 @@ use crate::build::{self, Report};
 use crate::cargo::invocation::{Invocation, Subcommand};
 use crate::config::Config;
 use crate::console;
+use crate::report::{self, Sent};
+use crate::store::Store;
 
 pub(super) fn run(
     surroundings: &Surroundings,
@@ -49,7 +51,33 @@ pub(super) fn run(
     if verbosity > Verbosity::Quiet && report.units > 0 {
         console::line(&summary(&report));
     }
+    tell(surroundings, &config, &report, verbosity);
     Ok(build::exit_code(status))
+}
+
+/// Tells the service what was lacking, after a miss and if the user wants that.
+fn tell(surroundings: &Surroundings, config: &Config, report: &Report, verbosity: Verbosity) {
+    let service = config.service.as_ref().filter(|service| service.report);
+    let lack = report.lack.as_ref().filter(|lack| lack.misses > 0);
+    let (Some(service), Some(lack)) = (service, lack) else {
+        return;
+    };
+    let told = || -> Result<Sent, Failure> {
+        let store = Store::open(&config.store)?;
+        let report = report::make(lack, &store)?;
+        Ok(report::send(
+            &report,
+            service,
+            &store,
+            &surroundings.environment,
+        )?)
+    };
+    // Whoever did not ask why is not bothered: the build is as good as it was.
+    if let Err(failure) = told()
+        && verbosity == Verbosity::Verbose
+    {
+        failure.warn();
+    }
 }
 
 /// One line, as Cargo would say it.

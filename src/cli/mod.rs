@@ -20,6 +20,7 @@ mod realise;
 mod recipe;
 mod selection;
 mod serve;
+mod service;
 mod store;
 mod substitute;
 mod terminal;
@@ -220,6 +221,7 @@ fn run(
         Command::Prune(arguments) => prune::run(surroundings, &arguments),
         Command::Serve(arguments) => serve::run(surroundings, *arguments),
         Command::Align(arguments) => align::run(surroundings, &arguments),
+        Command::Service(arguments) => service::run(surroundings, *arguments),
         Command::Analyse(arguments) => analyse::run(surroundings, &arguments),
         Command::Cache(command) => cache::run(surroundings, command),
         Command::Realise(arguments) => realise::run(surroundings, arguments),

@@ -8,11 +8,14 @@ use serde::Serialize;
 use super::align::hint;
 use super::terminal::{print_json, print_line};
 use super::{Exit, Failure, Surroundings};
+use crate::build::{Lack, in_place};
 use crate::cargo::invocation::{Invocation, Subcommand};
 use crate::config::Config;
 use crate::output::Maker;
 use crate::plan::inputs::Inspector;
+use crate::plan::state::State;
 use crate::plan::{Context, Plan, Planned, Verdict};
+use crate::report;
 use crate::store::Store;
 
 /// One unit in the report.
@@ -186,10 +189,44 @@ fn describe(plan: &Plan, index: usize) -> UnitReport {
     }
 }
 
+/// Prints what a service would be told, byte for byte but for the random id and
+/// what is not known before it is compiled.
+fn show_report(surroundings: &Surroundings, arguments: Vec<String>) -> Result<ExitCode, Failure> {
+    let config = surroundings.config()?;
+    let store = Store::open(&config.store)?;
+    let context = context(
+        surroundings,
+        &store,
+        &command(arguments),
+        "there is no plan",
+    )?;
+    let inspector = Inspector::new(&context.environment, &context.settings, &context.roots);
+    let plan = Plan::make(&context, &store, &inspector);
+    let state = State::load(&context.layout.build_dir);
+    let lack = Lack::before(&context, &plan, &in_place(&context, &plan, &state));
+    match &config.service {
+        Some(service) if service.report && lack.misses > 0 => {
+            crate::console::line(&format!("quickbuild: this goes to {}", service.url));
+        }
+        Some(service) if service.report => {
+            crate::console::line("quickbuild: nothing is lacking, so nothing would be sent");
+        }
+        _ => crate::console::line(
+            "quickbuild: reports are switched off, so nothing of this would be sent",
+        ),
+    }
+    print_json(&report::make(&lack, &store)?);
+    Ok(Exit::Success.into())
+}
+
 pub(super) fn plan(
     surroundings: &Surroundings,
-    arguments: Vec<String>,
+    mut arguments: Vec<String>,
 ) -> Result<ExitCode, Failure> {
+    if let Some(at) = arguments.iter().position(|word| word == "--show-report") {
+        arguments.remove(at);
+        return show_report(surroundings, arguments);
+    }
     let Made {
         config,
         store,

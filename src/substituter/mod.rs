@@ -57,6 +57,7 @@ pub use document::{ArchiveRef, CacheInfo, Document, Entry};
 pub use inventory::{INVENTORY, Inventory};
 pub use location::Location;
 pub use policy::{Objection, Policy};
+pub use web::peer::{Peer, Reply};
 
 /// Version of the protocol.
 pub const FORMAT: u32 = 1;

@@ -6,6 +6,7 @@
 
 mod download;
 mod exchange;
+pub(super) mod peer;
 mod upload;
 
 use std::io::Read;

@@ -12,6 +12,7 @@
 //! * `substituters`: outputs published, fetched, and refused.
 //! * `ci`: what the action and the page on CI say, done.
 //! * `serve`: a server of our own.
+//! * `service`: what is wanted, counted on both databases.
 //!
 //! Freshness is proved as Cargo sees it: plain `cargo` with
 //! `--message-format=json` has to find every unit `"fresh": true`.
@@ -32,5 +33,6 @@ mod phases;
 mod realise;
 mod recipes;
 mod serve;
+mod service;
 mod substituters;
 mod support;

@@ -110,7 +110,11 @@ impl Asker {
         }
     }
 
-    async fn try_exchange(&self, call: &Call<'_>, is_last: bool) -> Result<Attempt<Answer>> {
+    pub(super) async fn try_exchange(
+        &self,
+        call: &Call<'_>,
+        is_last: bool,
+    ) -> Result<Attempt<Answer>> {
         let url = &call.url;
         let response = match self.begin(call).await? {
             Attempt::Done(response) => response,

@@ -54,12 +54,25 @@ impl Serving {
     /// Starts `quickbuild serve` with these arguments on a free port.
     #[track_caller]
     pub(crate) fn start(env: &TestEnv, project: &Project, arguments: &[&str]) -> Self {
-        let all = [&["serve", "--listen", "127.0.0.1:0"], arguments].concat();
+        Self::start_command(env, project, &[&["serve"], arguments].concat())
+    }
+
+    /// Starts `quickbuild service` with these arguments on a free port.
+    #[track_caller]
+    pub(crate) fn service(env: &TestEnv, project: &Project, arguments: &[&str]) -> Self {
+        Self::start_command(env, project, &[&["service"], arguments].concat())
+    }
+
+    #[track_caller]
+    fn start_command(env: &TestEnv, project: &Project, words: &[&str]) -> Self {
+        let all = [words, &["--listen", "127.0.0.1:0"]].concat();
         let mut child = env.spawn_quickbuild(project, &all);
         let (log, said) = (Lines::default(), Lines::default());
         log.read(child.stdout.take().unwrap());
         said.read(child.stderr.take().unwrap());
-        let is_address = |line: &String| line.starts_with("quickbuild: serving");
+        let is_address = |line: &String| {
+            line.starts_with("quickbuild: serving") || line.starts_with("quickbuild: the service")
+        };
         let lines = said.until("the address", |lines| lines.iter().any(is_address));
         let line = lines.iter().find(|line| is_address(line)).unwrap();
         let url = line.rsplit(' ').next().unwrap();
@@ -95,6 +108,12 @@ impl Serving {
             answer.push(byte[0]);
         }
         stream
+    }
+
+    /// Ends it as a power failure would.
+    pub(crate) fn kill(&mut self) {
+        self.signal("KILL");
+        let _ = self.child.wait();
     }
 
     /// Whether somebody listens.
@@ -148,6 +167,11 @@ impl Serving {
     /// `PUT`
     pub(crate) fn put(&self, path: &str, headers: &[&str], body: &[u8]) -> Response {
         self.request("PUT", path, headers, body)
+    }
+
+    /// `POST`
+    pub(crate) fn post(&self, path: &str, headers: &[&str], body: &[u8]) -> Response {
+        self.request("POST", path, headers, body)
     }
 
     /// Sends a request as it is, and reads all of the answer.
@@ -230,6 +254,10 @@ impl Response {
         let mut headers = self.headers.iter();
         let found = headers.find(|(known, _)| known == name);
         found.map(|(_, value)| value.as_str())
+    }
+
+    pub(crate) fn json(&self) -> serde_json::Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
     }
 
     pub(crate) fn text(&self) -> String {

@@ -16,8 +16,12 @@ pub(crate) fn skipped(what: &str, reason: &str) -> bool {
         .any(|word| word == what || word == "all");
     assert!(!is_required, "`{what}` is required, but {reason}");
     let count = SKIPPED.fetch_add(1, Ordering::Relaxed) + 1;
-    // Past the capture of libtest, so that a passing run shows it.
-    let line = format!("skip {count}: {what}: {reason}\n");
-    let _ = std::io::Write::write_all(&mut std::io::stderr(), line.as_bytes());
+    note(&format!("skip {count}: {what}: {reason}"));
     true
+}
+
+/// Says something past the capture of libtest, so that a passing run shows it.
+pub(crate) fn note(text: &str) {
+    let line = format!("{text}\n");
+    let _ = std::io::Write::write_all(&mut std::io::stderr(), line.as_bytes());
 }

@@ -1,0 +1,178 @@
+//! The service: counts what is wanted.
+//!
+//! ```text
+//! connections (serve) ─► web ─► access      who is it
+//!                         │
+//!                         ├─► intake        what was sent, taken apart (pure)
+//!                         ├─► counter       one transaction for all that waits
+//!                         └─► demand        what is wanted, asked
+//!                                │
+//!                            database       SQLite or PostgreSQL, one SQL
+//! ```
+//!
+//! | module | job |
+//! |---|---|
+//! | [`intake`] | what clients send; pure |
+//! | [`counter`] | who wants what, counted exactly |
+//! | [`demand`] | what is wanted, and what was saved |
+//! | [`access`] | tokens, and who is counted |
+//! | [`database`], `schema`, `ids` | where it lies |
+//! | `web`, `body`, `answer`, `journal` | requests, answers, logs and metrics |
+//!
+//! Invariants:
+//! * A server holds nothing that counts: any number of them may share one
+//!   PostgreSQL, and each may be killed at any time.
+//! * What a stranger sends is data: it is bounded, taken apart by strict readers,
+//!   bound to statements as a parameter, and escaped where it is shown.
+//! * Nothing is kept that says who a stranger is.
+
+pub mod access;
+mod answer;
+mod body;
+pub mod counter;
+pub mod database;
+pub mod demand;
+mod ids;
+pub mod intake;
+mod journal;
+mod schema;
+mod web;
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use crate::console;
+use crate::fs::{self, FsError};
+use crate::serve::connections::Door;
+use crate::serve::{TlsError, TlsFiles, stopped_by_signals};
+use counter::Counter;
+use database::{Database, DatabaseError, Location};
+
+pub use schema::VERSION;
+
+/// What the service is started with.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The address to listen on; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// The certificate; without it, HTTP without TLS.
+    pub tls: Option<TlsFiles>,
+    /// The service's own folder.
+    pub data: PathBuf,
+    /// The database.
+    pub database: Location,
+    /// Addresses of proxies, which say for whom they ask.
+    pub proxies: Vec<IpAddr>,
+    /// Bounds.
+    pub limits: Limits,
+    /// Whether each request is told on standard output.
+    pub access_log: bool,
+}
+
+/// Bounds of what clients may do.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Connections at the same time.
+    pub connections: usize,
+    /// Requests a second of one address; 0 for no limit.
+    pub rate: u32,
+    /// Bytes of a report.
+    pub body: usize,
+    /// How long a body may take to come.
+    pub patience: Duration,
+    /// How long requests may still take when the service is told to stop.
+    pub grace: Duration,
+}
+
+/// Why there is no service.
+#[derive(Debug, thiserror::Error)]
+pub enum ServiceError {
+    /// The address cannot be had.
+    #[error("cannot listen on `{address}`")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// The certificate.
+    #[error("TLS cannot be offered")]
+    Tls(#[from] TlsError),
+    /// The folder.
+    #[error("the service's folder cannot be used")]
+    Folder(#[from] FsError),
+    /// The database.
+    #[error("the database cannot be used")]
+    Database(#[from] DatabaseError),
+    /// Threads or signals cannot be had.
+    #[error("the service cannot be started")]
+    Start(#[source] io::Error),
+}
+
+/// A runtime for what asks the database.
+pub fn runtime() -> Result<tokio::runtime::Runtime, ServiceError> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_name("service")
+        .build()
+        .map_err(ServiceError::Start)
+}
+
+/// Opens the database, in a folder that is made if need be. A file of one's own
+/// is brought up to date by whoever opens it; a server's tables are changed only
+/// when that is asked for.
+pub async fn open(data: &std::path::Path, location: &Location) -> Result<Database, ServiceError> {
+    fs::create_private_dir_all(data)?;
+    let database = Database::open(location).await?;
+    if matches!(location, Location::File(_)) {
+        database.migrate().await?;
+    }
+    database.check().await?;
+    Ok(database)
+}
+
+/// Serves until the process is told to stop. `started` gets the address.
+pub fn run(options: Options, started: impl FnOnce(SocketAddr)) -> Result<(), ServiceError> {
+    let runtime = runtime()?;
+    let done = runtime.block_on(serve(&options, started));
+    // What still hangs is left behind.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    done
+}
+
+async fn serve(options: &Options, started: impl FnOnce(SocketAddr)) -> Result<(), ServiceError> {
+    let database = open(&options.data, &options.database).await?;
+    let secret = access::secret(&database).await?;
+    let (counter, counting) = Counter::start(database.clone());
+    let app = web::App::new(options, database.clone(), counter, secret);
+    let Limits {
+        connections, grace, ..
+    } = options.limits;
+    let address = options.listen;
+    let door = Door::open(address, connections, grace).await;
+    let door = door.map_err(|source| ServiceError::Listen { address, source })?;
+    let door = door.with_tls(options.tls.as_ref())?;
+    let weak = Arc::downgrade(&app);
+    let told = move || {
+        if let Some(app) = weak.upgrade() {
+            app.is_stopping.store(true, Ordering::Relaxed);
+        }
+    };
+    let stop = stopped_by_signals(told).map_err(ServiceError::Start)?;
+    started(door.address().map_err(ServiceError::Start)?);
+    let cut = door.serve(Arc::clone(&app), stop).await;
+    if cut > 0 {
+        console::line(&format!(
+            "warning: {cut} connections did not end in time and were cut"
+        ));
+    }
+    // All that was accepted is counted before the end.
+    drop(app);
+    let _ = tokio::time::timeout(grace, counting).await;
+    database.close().await;
+    Ok(())
+}

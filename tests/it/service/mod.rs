@@ -1,0 +1,117 @@
+//! `quickbuild service`, each test on SQLite and on PostgreSQL.
+
+mod counting;
+mod hostile;
+mod operating;
+mod reporting;
+
+use std::collections::BTreeMap;
+
+use quickbuild::service::intake::Intake;
+
+use crate::support::postgres::Postgres;
+use crate::support::{Outcome, Project, Response, Serving, TestEnv};
+
+const REGISTRY: &str = "registry+https://github.com/rust-lang/crates.io-index";
+
+/// A service's surroundings: a database, and commands that use it.
+struct Bed {
+    env: TestEnv,
+    project: Project,
+    postgres: Option<Postgres>,
+}
+
+impl Bed {
+    fn sqlite() -> Self {
+        let env = TestEnv::new();
+        Self {
+            project: env.project("tiny"),
+            env,
+            postgres: None,
+        }
+    }
+
+    /// With tables.
+    fn postgres() -> Option<Self> {
+        let bed = Self::empty_postgres()?;
+        let _ = bed.run(&["service", "migrate"]).success();
+        Some(bed)
+    }
+
+    fn empty_postgres() -> Option<Self> {
+        let postgres = Postgres::start()?;
+        let env = TestEnv::new().with("QUICKBUILD_SERVICE_DATABASE", postgres.url());
+        Some(Self {
+            project: env.project("tiny"),
+            env,
+            postgres: Some(postgres),
+        })
+    }
+
+    fn run(&self, arguments: &[&str]) -> Outcome {
+        self.env.quickbuild(&self.project, arguments)
+    }
+
+    /// A server that believes whom we ask for, and lets them ask often.
+    fn start(&self, arguments: &[&str]) -> Serving {
+        let all = [&["--proxy", "127.0.0.1", "--rate", "0"], arguments].concat();
+        Serving::service(&self.env, &self.project, &all)
+    }
+
+    fn token(&self, name: &str, scope: &str) -> String {
+        let made = self.run(&["service", "token", "add", name, "--scope", scope]);
+        made.success().stdout.trim().to_owned()
+    }
+}
+
+/// Does the same on both databases.
+fn on_both(test: impl Fn(Bed)) {
+    test(Bed::sqlite());
+    if let Some(bed) = Bed::postgres() {
+        test(bed);
+    }
+}
+
+/// A lock file: names with versions, and what they need.
+fn lock(packages: &[(&str, &str, &str)]) -> String {
+    let package = |(name, version, needs): &(&str, &str, &str)| {
+        let needs = needs.split_whitespace().map(|n| format!("\"{n}\""));
+        let needs: Vec<String> = needs.collect();
+        format!(
+            "[[package]]\nname = \"{name}\"\nversion = \"{version}\"\nsource = \"{REGISTRY}\"\ndependencies = [{}]\n\n",
+            needs.join(", ")
+        )
+    };
+    let packages: Vec<String> = packages.iter().map(package).collect();
+    format!("version = 4\n\n{}", packages.concat())
+}
+
+/// Reports a lock file for somebody.
+#[track_caller]
+fn report(server: &Serving, from: &str, project: &str, lock: &str) -> Response {
+    let from = format!("X-Forwarded-For: {from}");
+    let path = format!("/v1/lockfiles?project={project}");
+    server.post(&path, &[&from], lock.as_bytes())
+}
+
+/// The hashes of a lock file's trees by name and version.
+fn hashes(lock: &str) -> BTreeMap<String, String> {
+    let wants = Intake::of_lock(lock.as_bytes(), None)
+        .unwrap()
+        .wants
+        .into_iter();
+    wants
+        .map(|w| (format!("{}@{}", w.name, w.version), w.hash))
+        .collect()
+}
+
+/// How many want something; 0 if nobody ever did.
+#[track_caller]
+fn voices(server: &Serving, hash: &str) -> i64 {
+    let found = server.get(&format!("/v1/wants/{hash}"), &[]);
+    match found.status {
+        404 => 0,
+        200 => found.json()["voices"].as_i64().unwrap(),
+        _ => panic!("{found:?}"),
+    }
+}
