@@ -35,6 +35,14 @@ impl Refusal {
         }
     }
 
+    pub(super) fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    pub(super) fn detail(&self) -> &str {
+        &self.detail
+    }
+
     /// Somebody asks too much, or all together do.
     pub(super) fn again(mut self, seconds: u64) -> Self {
         self.again = Some(seconds.max(1));

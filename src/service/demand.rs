@@ -139,6 +139,18 @@ pub async fn detail(database: &Database, hash: &str) -> Result<Option<Detail>> {
     }))
 }
 
+/// Those of some trees that somebody wants, the most wanted first.
+pub async fn known(database: &Database, hashes: &[&str]) -> Result<Vec<Wanted>> {
+    const FIND: &str = "SELECT wants.kind, wants.hash, wants.name, wants.version, \
+        wants.packages, counts.voices, wants.since FROM {each} \
+        JOIN wants ON wants.hash = each.value ->> 0 \
+        JOIN counts ON counts.want = wants.id ORDER BY counts.voices DESC, wants.id";
+    let asked: Rows = hashes.iter().map(|hash| [hash]).collect();
+    let query = sqlx::query(database.sql(FIND)).bind(asked.finish());
+    let rows = query.fetch_all(database.readers()).await.doing(DOING)?;
+    rows.iter().map(wanted).collect()
+}
+
 /// What there is, counted, without looking at it all: ids have no gaps.
 pub async fn totals(database: &Database) -> Result<Totals> {
     const COUNT: &str = "SELECT COALESCE((SELECT MAX(id) FROM wants), 0), \

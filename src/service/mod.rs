@@ -17,6 +17,7 @@
 //! | [`demand`] | what is wanted, and what was saved |
 //! | [`access`] | tokens, and who is counted |
 //! | [`database`], `schema`, `ids` | where it lies |
+//! | `dashboard`, `pages` | pages for people |
 //! | `web`, `body`, `answer`, `journal` | requests, answers, logs and metrics |
 //!
 //! Invariants:
@@ -30,11 +31,13 @@ pub mod access;
 mod answer;
 mod body;
 pub mod counter;
+mod dashboard;
 pub mod database;
 pub mod demand;
 mod ids;
 pub mod intake;
 mod journal;
+mod pages;
 mod schema;
 mod web;
 

@@ -20,13 +20,13 @@ use tower_service::Service as _;
 
 use super::access::{self, Holder, Scope};
 use super::answer::{self, Handled, Refusal};
-use super::body::Bodies;
+use super::body::{Bodies, Held};
 use super::counter::{Counter, Submission};
 use super::database::Database;
-use super::demand;
-use super::intake::{Intake, Kind};
+use super::intake::{Intake, IntakeError, Kind};
 use super::journal::{self, Journal, family, sample};
 use super::{Limits, Options};
+use super::{dashboard, demand};
 use crate::serve::connections::{Application, Incoming};
 use crate::serve::rate::Rates;
 
@@ -97,6 +97,37 @@ impl App {
         asking
     }
 
+    pub(super) fn database(&self) -> &Database {
+        &self.database
+    }
+
+    /// All of a body, within bounds.
+    pub(super) async fn receive(&self, body: Body) -> Result<Held<'_>, Refusal> {
+        self.bodies.receive(body).await
+    }
+
+    /// Takes something apart in a thread, a few at the same time.
+    pub(super) async fn read(
+        &self,
+        work: impl FnOnce() -> Result<Intake, IntakeError> + Send + 'static,
+    ) -> Result<Intake, Refusal> {
+        let permit = self.at_work.acquire().await;
+        let read = tokio::task::spawn_blocking(work).await;
+        drop(permit);
+        match read {
+            Ok(Ok(intake)) => Ok(intake),
+            Ok(Err(error)) => {
+                self.journal.count("refused");
+                Err(error.into())
+            }
+            // It has panicked, which is a fault of ours.
+            Err(_panic) => {
+                let text = "the service could not read that";
+                Err(Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, text))
+            }
+        }
+    }
+
     /// Whose token is shown; none if none is.
     async fn holder(&self, headers: &HeaderMap) -> Result<Option<Holder>, Refusal> {
         let Some(shown) = headers.get(AUTHORIZATION) else {
@@ -150,6 +181,7 @@ fn router(app: &Arc<App>) -> Router {
         .route("/v1/wants", get(wants))
         .route("/v1/wants/{hash}", get(want))
         .route("/v1/totals", get(totals))
+        .merge(dashboard::routes())
         .fallback(async || Refusal::absent().into_response())
         .method_not_allowed_fallback(async || {
             let text = "this path takes no such method";
@@ -161,10 +193,10 @@ fn router(app: &Arc<App>) -> Router {
 
 /// The application, as handlers have it.
 #[derive(Clone)]
-struct Shared(std::sync::Weak<App>);
+pub(super) struct Shared(std::sync::Weak<App>);
 
 impl Shared {
-    fn app(&self) -> Arc<App> {
+    pub(super) fn app(&self) -> Arc<App> {
         self.0
             .upgrade()
             .expect("whoever answers holds the application")
@@ -295,7 +327,7 @@ async fn lockfiles(
         let text = "this token is not for reports";
         return Err(Refusal::new(StatusCode::FORBIDDEN, text));
     }
-    let held = app.bodies.receive(body).await?;
+    let held = app.receive(body).await?;
     let kind = head.headers.get(CONTENT_TYPE);
     let kind = kind.and_then(|kind| kind.to_str().ok()).unwrap_or_default();
     let kind = kind
@@ -305,25 +337,11 @@ async fn lockfiles(
         .trim()
         .to_ascii_lowercase();
     let bytes = held.bytes;
-    let permit = app.at_work.acquire().await;
-    let read = tokio::task::spawn_blocking(move || match &*kind {
+    let read = app.read(move || match &*kind {
         "application/json" => Intake::of_report(&bytes),
         _ => Intake::of_lock(&bytes, project.as_deref()),
     });
-    let read = read.await;
-    drop(permit);
-    let intake = match read {
-        Ok(Ok(intake)) => intake,
-        Ok(Err(error)) => {
-            app.journal.count("refused");
-            return Err(error.into());
-        }
-        // It has panicked, which is a fault of ours.
-        Err(_panic) => {
-            let text = "the service could not read that";
-            return Err(Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, text));
-        }
-    };
+    let intake = read.await?;
     let (wants, left_out) = (intake.wants.len(), intake.left_out);
     let voice = access::voice(&app.secret, holder.as_ref(), from, &intake.project);
     let counted = app.counter.count(Submission { voice, intake }).await?;

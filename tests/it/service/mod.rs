@@ -1,6 +1,7 @@
 //! `quickbuild service`, each test on SQLite and on PostgreSQL.
 
 mod counting;
+mod dashboard;
 mod hostile;
 mod operating;
 mod reporting;

@@ -4,6 +4,7 @@
 //! [`Buckets`] and [`Uploads`] are servers that are written to, `programs` starts other people's,
 //! and [`Serving`] is `quickbuild serve`.
 
+pub(crate) mod browser;
 mod buckets;
 mod docker;
 mod env;

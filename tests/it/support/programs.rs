@@ -50,6 +50,12 @@ impl Program {
         panic!("{command:?} does not answer: {said}");
     }
 
+    /// Starts what is told its port.
+    pub(crate) fn on_a_port(command: impl FnOnce(u16) -> Command) -> Self {
+        let port = free_port();
+        Self::start(tempfile::tempdir().unwrap(), port, command(port))
+    }
+
     pub(crate) fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
     }

@@ -1,0 +1,174 @@
+//! The dashboard: requests of browsers, answered with [`pages`].
+//!
+//! Nothing here changes anything: a lock file that a visitor shows is looked at
+//! and forgotten.
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{FromRequest as _, Multipart, Path, Query, State};
+use axum::http::header::{
+    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderName, REFERRER_POLICY,
+};
+use axum::http::{HeaderValue, Request, Response, StatusCode};
+use axum::routing::get;
+use serde::Deserialize;
+
+use super::answer::Refusal;
+use super::demand;
+use super::intake::{Intake, Kind};
+use super::pages::{self, Place};
+use super::web::Shared;
+use crate::markup::{self, Html};
+
+/// Rows of a list.
+const LISTED: u32 = 100;
+/// Rows of the overview's list.
+const TOP: u32 = 20;
+
+/// Routes of the dashboard.
+pub(super) fn routes() -> Router<Shared> {
+    Router::new()
+        .route("/", get(overview))
+        .route("/wants", get(wants))
+        .route("/wants/{hash}", get(want))
+        .route("/upload", get(form).post(upload))
+        .route(pages::STYLE, get(style))
+}
+
+/// A page, or a page that says why there is none.
+struct Shown(Result<Page, Refusal>);
+
+struct Page {
+    title: String,
+    place: Place,
+    body: Html,
+}
+
+impl Page {
+    fn new(title: impl Into<String>, place: Place, body: Html) -> Self {
+        let title = title.into();
+        Self { title, place, body }
+    }
+}
+
+impl axum::response::IntoResponse for Shown {
+    fn into_response(self) -> Response<Body> {
+        let (status, page) = match self.0 {
+            Ok(page) => (StatusCode::OK, page),
+            Err(refusal) => {
+                let mut body = Html::default();
+                body.paragraph(refusal.detail());
+                let title = refusal.status().canonical_reason().unwrap_or("Error");
+                (refusal.status(), Page::new(title, Place::Elsewhere, body))
+            }
+        };
+        let text = pages::page(&page.title, page.place, &page.body);
+        let mut response = answer(text, "text/html; charset=utf-8", "no-store");
+        *response.status_mut() = status;
+        let headers = response.headers_mut();
+        for (name, value) in [
+            (CONTENT_SECURITY_POLICY, pages::POLICY),
+            (REFERRER_POLICY, "no-referrer"),
+            (HeaderName::from_static("x-frame-options"), "DENY"),
+        ] {
+            headers.insert(name, HeaderValue::from_static(value));
+        }
+        response
+    }
+}
+
+fn answer(text: impl Into<Body>, kind: &'static str, kept: &'static str) -> Response<Body> {
+    let mut response = Response::new(text.into());
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static(kept));
+    response
+}
+
+async fn style() -> Response<Body> {
+    answer(markup::STYLE, "text/css", "public, max-age=3600")
+}
+
+async fn overview(State(shared): State<Shared>) -> Shown {
+    let app = shared.app();
+    let shown = async {
+        let totals = demand::totals(app.database()).await?;
+        let trees = demand::top(app.database(), Kind::Tree, TOP).await?;
+        let body = pages::overview(&totals, &trees);
+        Ok(Page::new("What was saved", Place::Overview, body))
+    };
+    Shown(shown.await)
+}
+
+#[derive(Deserialize)]
+struct Choice {
+    kind: Option<String>,
+    package: Option<String>,
+}
+
+async fn wants(State(shared): State<Shared>, Query(choice): Query<Choice>) -> Shown {
+    let app = shared.app();
+    let package = choice.package.filter(|name| !name.is_empty());
+    let shown = async {
+        if let Some(name) = &package {
+            let found = demand::of_package(app.database(), name, LISTED).await?;
+            let body = pages::wants(&found, Some(name));
+            return Ok(Page::new("A package", Place::Elsewhere, body));
+        }
+        let (kind, place, title) = match choice.kind.as_deref() {
+            Some("recipe") => (Kind::Recipe, Place::Recipes, "Wanted recipes"),
+            _ => (Kind::Tree, Place::Trees, "Wanted dependency trees"),
+        };
+        let found = demand::top(app.database(), kind, LISTED).await?;
+        Ok(Page::new(title, place, pages::wants(&found, None)))
+    };
+    Shown(shown.await)
+}
+
+async fn want(State(shared): State<Shared>, Path(hash): Path<String>) -> Shown {
+    let app = shared.app();
+    let shown = async {
+        let detail = demand::detail(app.database(), &hash).await?;
+        let detail = detail.ok_or_else(Refusal::absent)?;
+        let title = format!("{} {}", detail.wanted.name, detail.wanted.version);
+        let body = pages::want(&detail);
+        Ok(Page::new(title.trim(), Place::Elsewhere, body))
+    };
+    Shown(shown.await)
+}
+
+async fn form() -> Shown {
+    let title = "What others want of your lock file";
+    Shown(Ok(Page::new(title, Place::Upload, pages::form())))
+}
+
+async fn upload(State(shared): State<Shared>, request: Request<Body>) -> Shown {
+    let app = shared.app();
+    let shown = async {
+        let (head, body) = request.into_parts();
+        let mut held = app.receive(body).await?;
+        let bytes = std::mem::take(&mut held.bytes);
+        let request = Request::from_parts(head, Body::from(bytes));
+        let text = lock(request).await?;
+        let read = app.read(move || Intake::of_lock(&text, None)).await?;
+        let hashes: Vec<&str> = read.wants.iter().map(|want| &*want.hash).collect();
+        let known = demand::known(app.database(), &hashes).await?;
+        let body = pages::looked_at(read.wants.len(), read.left_out, &known);
+        Ok(Page::new("Your lock file", Place::Upload, body))
+    };
+    Shown(shown.await)
+}
+
+/// The file of the form (RFC 7578).
+async fn lock(request: Request<Body>) -> Result<Vec<u8>, Refusal> {
+    let wrong = || Refusal::new(StatusCode::BAD_REQUEST, "the form has no file named `lock`");
+    let form = Multipart::from_request(request, &()).await;
+    let mut form = form.map_err(|_not_a_form| wrong())?;
+    while let Ok(Some(field)) = form.next_field().await {
+        if field.name() == Some("lock") {
+            let bytes = field.bytes().await.map_err(|_broken| wrong())?;
+            return Ok(bytes.to_vec());
+        }
+    }
+    Err(wrong())
+}

@@ -1,0 +1,134 @@
+//! The dashboard, as a browser shows it and as anybody may ask for it.
+
+use std::fs;
+
+use super::{Bed, hashes, lock, on_both, report};
+use crate::support::Serving;
+use crate::support::browser::Browser;
+
+/// A service that two projects have told of their lock files.
+fn told(bed: &Bed) -> (Serving, String) {
+    let server = bed.start(&[]);
+    let wanted = lock(&[("alpha", "1.0.0", "beta"), ("beta", "2.0.0", "")]);
+    for client in ["192.0.2.1", "192.0.2.2"] {
+        assert_eq!(report(&server, client, "p", &wanted).status, 200);
+    }
+    (server, wanted)
+}
+
+#[test]
+fn people_see_what_is_wanted_in_a_browser() {
+    let Some(browser) = Browser::start() else {
+        return;
+    };
+    on_both(|bed| {
+        let (server, wanted) = told(&bed);
+        browser.open(&server.url());
+        assert_eq!(browser.find("h1").text(), "What was saved");
+        assert_eq!(browser.evaluate("document.documentElement.lang"), "en");
+        browser.find("nav li:nth-child(2) a").click();
+        assert_eq!(browser.find("h1").text(), "Wanted dependency trees");
+        assert_eq!(browser.find("nav a[aria-current]").text(), "Trees");
+        assert_eq!(browser.find("tbody tr").text(), "alpha 1.0.0 2 2");
+
+        browser.find("tbody a").click();
+        assert_eq!(browser.find("h1").text(), "alpha 1.0.0");
+        assert_eq!(
+            browser.find("main code").text(),
+            hashes(&wanted)["alpha@1.0.0"]
+        );
+        assert_eq!(browser.find("tbody tr").text(), "beta 2.0.0 1 2");
+
+        // A visitor's own lock file, of which others want a half.
+        let own = lock(&[("beta", "2.0.0", ""), ("gamma", "1.0.0", "beta")]);
+        let file = bed.env.root().join("Cargo.lock");
+        fs::write(&file, own).unwrap();
+        browser.find("nav li:last-child a").click();
+        browser.find("#lock").write(file.to_str().unwrap());
+        browser.find("main button").click();
+        assert_eq!(browser.find("h1").text(), "Your lock file");
+        assert!(browser.find("dl").text().contains("50.0 %"));
+        assert_eq!(browser.find("tbody tr").text(), "beta 2.0.0 1 2");
+        assert_eq!(browser.find("nav a[aria-current]").text(), "Your lock file");
+
+        // Nothing was blocked, missing or wrong on any page.
+        assert_eq!(browser.complaints(), Vec::<String>::new());
+    });
+}
+
+#[test]
+fn pages_are_light_or_dark_as_the_visitor_likes_it() {
+    let Some(browser) = Browser::start() else {
+        return;
+    };
+    let bed = Bed::sqlite();
+    let (server, _) = told(&bed);
+    let colours = ["light", "dark"].map(|scheme| {
+        browser.prefers(scheme);
+        browser.open(&server.url());
+        let picture = browser.picture(&format!("dashboard-{scheme}"));
+        assert!(picture.starts_with(b"\x89PNG"));
+        let style = "getComputedStyle(document.body)";
+        let of = |name: &str| browser.evaluate(&format!("{style}.{name}")).to_string();
+        (of("backgroundColor"), of("color"))
+    });
+    assert_eq!(colours[0].0, "\"rgb(255, 255, 255)\"");
+    assert_ne!(colours[0], colours[1]);
+}
+
+#[test]
+fn pages_take_nothing_from_elsewhere_and_show_no_markup_of_others() {
+    on_both(|bed| {
+        let (server, _) = told(&bed);
+        for path in ["/", "/wants?kind=tree", "/wants?kind=recipe", "/upload"] {
+            let page = server.get(path, &[]);
+            assert_eq!(page.status, 200, "{page:?}");
+            let policy = page.header("content-security-policy").unwrap();
+            assert!(policy.starts_with("default-src 'none'"), "{policy}");
+            assert!(!policy.contains("unsafe"), "{policy}");
+            assert_eq!(page.header("x-content-type-options"), Some("nosniff"));
+            assert!(!page.text().contains("<script"), "{page:?}");
+        }
+        let style = server.get("/style.css", &[]);
+        assert_eq!(style.header("content-type"), Some("text/css"));
+
+        let evil = server.get(
+            "/wants?package=%22%3E%3Cscript%3Ealert(1)%3C/script%3E",
+            &[],
+        );
+        assert!(!evil.text().contains("<script"), "{evil:?}");
+        assert!(evil.text().contains("&lt;script&gt;"), "{evil:?}");
+        let absent = server.get("/wants/%3Cb%3E", &[]);
+        assert_eq!(absent.status, 404);
+        assert!(!absent.text().contains("<b>"), "{absent:?}");
+    });
+}
+
+#[test]
+fn what_a_form_sends_is_bounded_and_counts_nothing() {
+    on_both(|bed| {
+        let server = bed.start(&["--max-report", "100kB"]);
+        let form = |name: &str, content: &str| {
+            let body = format!(
+                "--x\r\nContent-Disposition: form-data; name=\"{name}\"; filename=\"f\"\r\n\r\n{content}\r\n--x--\r\n"
+            );
+            let kind = "Content-Type: multipart/form-data; boundary=x";
+            server.post("/upload", &[kind], body.as_bytes())
+        };
+        let wanted = lock(&[("alpha", "1.0.0", "")]);
+        let shown = form("lock", &wanted);
+        assert_eq!(shown.status, 200, "{shown:?}");
+        let hash = &hashes(&wanted)["alpha@1.0.0"];
+        assert_eq!(server.get(&format!("/v1/wants/{hash}"), &[]).status, 404);
+
+        assert_eq!(form("lock", "no lock file").status, 400);
+        assert_eq!(form("other", &wanted).status, 400);
+        assert_eq!(form("lock", &"x".repeat(200_000)).status, 413);
+        let no_form = server.post("/upload", &[], wanted.as_bytes());
+        assert_eq!(no_form.status, 400);
+        assert!(
+            no_form.text().contains("no file named `lock`"),
+            "{no_form:?}"
+        );
+    });
+}

@@ -1,0 +1,170 @@
+//! A real browser, Debian's chromium without a window, driven over WebDriver (W3C
+//! Recommendation "WebDriver", 2018).
+
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::path::Path;
+use std::process::Command;
+
+use base64::Engine as _;
+use serde_json::{Value, json};
+
+use super::programs::Program;
+use super::skipped;
+
+/// The key under which WebDriver has the id of an element (section 11).
+const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
+
+/// A browser with one page.
+pub(crate) struct Browser {
+    driver: Program,
+    session: String,
+}
+
+/// An element of the page.
+pub(crate) struct Element<'a> {
+    browser: &'a Browser,
+    id: String,
+}
+
+impl Browser {
+    /// Starts one; `None` after a skip has been noted.
+    pub(crate) fn start() -> Option<Self> {
+        let program = Path::new("/usr/bin/chromedriver");
+        if !program.is_file() {
+            skipped("browser", "Debian's `chromium-driver` is not installed");
+            return None;
+        }
+        let driver = Program::on_a_port(|port| {
+            let mut command = Command::new(program);
+            command.arg(format!("--port={port}"));
+            command
+        });
+        let profile = driver.folder().join("profile");
+        let options = json!({ "capabilities": { "alwaysMatch": {
+            "browserName": "chrome",
+            "goog:loggingPrefs": { "browser": "ALL" },
+            "goog:chromeOptions": { "args": [
+                "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
+                "--window-size=1000,1200", format!("--user-data-dir={}", profile.display()),
+            ] },
+        } } });
+        let made = request(driver.port, "POST", "/session", Some(&options));
+        let session = made["sessionId"].as_str().unwrap().to_owned();
+        Some(Self { driver, session })
+    }
+
+    #[track_caller]
+    fn ask(&self, method: &str, path: &str, body: Option<&Value>) -> Value {
+        let path = format!("/session/{}{path}", self.session);
+        request(self.driver.port, method, &path, body)
+    }
+
+    /// Opens a page, and waits until it is there.
+    #[track_caller]
+    pub(crate) fn open(&self, url: &str) {
+        self.ask("POST", "/url", Some(&json!({ "url": url })));
+    }
+
+    /// The first element that a CSS selector finds.
+    #[track_caller]
+    pub(crate) fn find(&self, selector: &str) -> Element<'_> {
+        let how = json!({ "using": "css selector", "value": selector });
+        let found = self.ask("POST", "/element", Some(&how));
+        let id = found[ELEMENT].as_str().unwrap().to_owned();
+        Element { browser: self, id }
+    }
+
+    /// What the page's script engine says of an expression.
+    #[track_caller]
+    pub(crate) fn evaluate(&self, expression: &str) -> Value {
+        let script = json!({ "script": format!("return {expression}"), "args": [] });
+        self.ask("POST", "/execute/sync", Some(&script))
+    }
+
+    /// Makes pages believe that people like it dark, or light.
+    #[track_caller]
+    pub(crate) fn prefers(&self, scheme: &str) {
+        let feature = json!({ "name": "prefers-color-scheme", "value": scheme });
+        let command = json!({
+            "cmd": "Emulation.setEmulatedMedia",
+            "params": { "features": [feature] },
+        });
+        self.ask("POST", "/goog/cdp/execute", Some(&command));
+    }
+
+    /// Errors and warnings of pages since the last time, broken policies among them.
+    #[track_caller]
+    pub(crate) fn complaints(&self) -> Vec<String> {
+        let said = self.ask("POST", "/se/log", Some(&json!({ "type": "browser" })));
+        let said = said.as_array().unwrap().iter();
+        said.map(|entry| entry["message"].to_string()).collect()
+    }
+
+    /// A picture of the page, as PNG, in the folder for what tests leave.
+    #[track_caller]
+    pub(crate) fn picture(&self, name: &str) -> Vec<u8> {
+        let picture = self.ask("GET", "/screenshot", None);
+        let picture = base64::engine::general_purpose::STANDARD.decode(picture.as_str().unwrap());
+        let picture = picture.unwrap();
+        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}.png"));
+        std::fs::write(path, &picture).unwrap();
+        picture
+    }
+}
+
+impl Drop for Browser {
+    fn drop(&mut self) {
+        // The browser ends with its session; its driver, when it is dropped.
+        let path = format!("/session/{}", self.session);
+        if !std::thread::panicking() {
+            request(self.driver.port, "DELETE", &path, None);
+        }
+    }
+}
+
+impl Element<'_> {
+    #[track_caller]
+    pub(crate) fn text(&self) -> String {
+        let text = self.ask("GET", "text", None);
+        text.as_str().unwrap().to_owned()
+    }
+
+    #[track_caller]
+    pub(crate) fn click(&self) {
+        self.ask("POST", "click", Some(&json!({})));
+    }
+
+    /// Writes into a field; for a field of files, the path of one.
+    #[track_caller]
+    pub(crate) fn write(&self, text: &str) {
+        self.ask("POST", "value", Some(&json!({ "text": text })));
+    }
+
+    #[track_caller]
+    fn ask(&self, method: &str, what: &str, body: Option<&Value>) -> Value {
+        let path = format!("/element/{}/{what}", self.id);
+        self.browser.ask(method, &path, body)
+    }
+}
+
+#[track_caller]
+fn request(port: u16, method: &str, path: &str, body: Option<&Value>) -> Value {
+    let body = body.map(Value::to_string).unwrap_or_default();
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    let head = format!(
+        "{method} {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: close\r\n\
+         Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    stream.write_all(head.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let (_, json) = answer.split_once("\r\n\r\n").unwrap();
+    let mut json: Value = serde_json::from_str(json).unwrap_or_else(|e| panic!("{e}: {answer}"));
+    assert!(
+        answer.starts_with("HTTP/1.1 200"),
+        "{method} {path}: {json}"
+    );
+    json["value"].take()
+}
