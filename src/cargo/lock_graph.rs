@@ -7,6 +7,8 @@
 //!
 //! Time and memory are linear in the size of the text.
 
+mod plain;
+
 use std::borrow::Cow;
 use std::collections::HashMap;
 
@@ -85,7 +87,7 @@ pub enum LockError {
     },
 }
 
-#[derive(Deserialize)]
+#[derive(Debug, Deserialize)]
 struct Raw<'a> {
     version: Option<u32>,
     #[serde(borrow, default)]
@@ -95,7 +97,7 @@ struct Raw<'a> {
     root: Option<RawPackage<'a>>,
 }
 
-#[derive(Deserialize)]
+#[derive(Debug, Deserialize)]
 struct RawPackage<'a> {
     #[serde(borrow)]
     name: Cow<'a, str>,
@@ -114,7 +116,8 @@ impl LockGraph {
     /// Reads the text of a lock file.
     pub fn parse(bytes: &[u8]) -> Result<Self, LockError> {
         let text = std::str::from_utf8(bytes).map_err(|_bytes| LockError::NotUtf8)?;
-        let raw: Raw = match toml::from_str(text) {
+        let plain = plain::read(text).map(Ok);
+        let raw: Raw = match plain.unwrap_or_else(|| toml::from_str(text)) {
             Ok(raw) => raw,
             Err(error) => {
                 return Err(match conflict(text) {

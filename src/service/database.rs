@@ -308,6 +308,15 @@ impl Database {
         Ok(begin)
     }
 
+    /// Takes what SQLite's log has to the file, beside whoever reads and writes.
+    pub(super) async fn checkpoint(&self) {
+        if self.engine == Engine::Sqlite {
+            // Where it cannot be done, the next one does more.
+            let take = sqlx::query("PRAGMA wal_checkpoint(PASSIVE)");
+            let _ = take.fetch_optional(&self.readers).await;
+        }
+    }
+
     /// Ends all connections, in order.
     pub async fn close(&self) {
         self.readers.close().await;
@@ -316,7 +325,9 @@ impl Database {
 }
 
 /// A commit is on the disk before anybody is told (`synchronous`), readers do
-/// not wait for writers (`journal_mode`).
+/// not wait for writers (`journal_mode`), and a commit does not take what others
+/// wrote from the log to the file, unless that has become 256 MiB
+/// ([`Database::checkpoint`] does it beside them).
 const SQLITE: &[&str] = &[
     "PRAGMA busy_timeout = 10000",
     "PRAGMA journal_mode = WAL",
@@ -325,6 +336,7 @@ const SQLITE: &[&str] = &[
     "PRAGMA temp_store = MEMORY",
     "PRAGMA cache_size = -65536",
     "PRAGMA mmap_size = 268435456",
+    "PRAGMA wal_autocheckpoint = 65536",
 ];
 
 const POSTGRES: &[&str] = &["SET statement_timeout = '30s'", "SET lock_timeout = '10s'"];

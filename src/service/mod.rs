@@ -57,6 +57,9 @@ use database::{Database, DatabaseError, Location};
 
 pub use schema::VERSION;
 
+/// How often SQLite's log is taken to the file.
+const CHECKPOINT: Duration = Duration::from_secs(1);
+
 /// What the service is started with.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -151,6 +154,13 @@ async fn serve(options: &Options, started: impl FnOnce(SocketAddr)) -> Result<()
     let database = open(&options.data, &options.database).await?;
     let secret = access::secret(&database).await?;
     let (counter, counting) = Counter::start(database.clone());
+    let beside = database.clone();
+    let checkpoints = tokio::spawn(async move {
+        loop {
+            tokio::time::sleep(CHECKPOINT).await;
+            beside.checkpoint().await;
+        }
+    });
     let app = web::App::new(options, database.clone(), counter, secret);
     let Limits {
         connections, grace, ..
@@ -176,6 +186,7 @@ async fn serve(options: &Options, started: impl FnOnce(SocketAddr)) -> Result<()
     // All that was accepted is counted before the end.
     drop(app);
     let _ = tokio::time::timeout(grace, counting).await;
+    checkpoints.abort();
     database.close().await;
     Ok(())
 }
