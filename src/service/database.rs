@@ -339,7 +339,16 @@ const SQLITE: &[&str] = &[
     "PRAGMA wal_autocheckpoint = 65536",
 ];
 
-const POSTGRES: &[&str] = &["SET statement_timeout = '30s'", "SET lock_timeout = '10s'"];
+/// Every statement finds its rows by a key or in an index's order. Nothing tells
+/// PostgreSQL how many rows a JSON text has, nor how large a table is that has
+/// just grown, and it would read all of it.
+const POSTGRES: &[&str] = &[
+    "SET statement_timeout = '30s'",
+    "SET lock_timeout = '10s'",
+    "SET enable_hashjoin = off",
+    "SET enable_mergejoin = off",
+    "SET enable_seqscan = off",
+];
 
 /// Rows for the one parameter that `{each}` reads.
 pub(super) struct Rows {
