@@ -1,7 +1,7 @@
 //! The database: SQLite in one file, or PostgreSQL.
 //!
 //! Both get the same SQL. What their dialects differ in stands between braces in
-//! the text ([`Database::sql`]):
+//! the text (`Database::sql`):
 //!
 //! | text | meaning |
 //! |---|---|
