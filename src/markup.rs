@@ -10,6 +10,9 @@ use std::fmt::Write as _;
 /// The look of all pages, light and dark.
 pub const STYLE: &str = include_str!("markup/style.css");
 
+/// The sign of all pages: things on a shelf.
+pub const ICON: &str = include_str!("markup/icon.svg");
+
 /// Markup that is being written.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Html(String);
@@ -138,9 +141,11 @@ impl Html {
                 page.raw(STYLE);
                 page.raw("</style>\n");
             }
-            Style::At(path) => {
+            Style::Beside { style, icon } => {
                 page.raw("<link rel=\"stylesheet\" href=\"");
-                page.raw(path);
+                page.raw(style);
+                page.raw("\">\n<link rel=\"icon\" href=\"");
+                page.raw(icon);
                 page.raw("\">\n");
             }
         }
@@ -156,8 +161,13 @@ impl Html {
 pub enum Style {
     /// It is in the page, which then needs nothing else.
     Inside,
-    /// It is [`STYLE`] at this path of the site.
-    At(&'static str),
+    /// It is beside the page, at these paths of the site.
+    Beside {
+        /// [`STYLE`].
+        style: &'static str,
+        /// [`ICON`].
+        icon: &'static str,
+    },
 }
 
 /// A path of this site: its parts, with all that is special in paths encoded
@@ -288,9 +298,9 @@ pub fn columns(values: &[(String, f64)], unit: &str) -> Drawing {
     let mut drawing = Drawing::new(700, 240);
     let highest = values.iter().map(|(_, value)| *value).fold(0.0, f64::max);
     let top = ceiling(highest);
-    for step in 0..=4 {
-        let value = top * f64::from(step) / 4.0;
-        let y = TOP + HEIGHT * (1.0 - f64::from(step) / 4.0);
+    for step in 0..=5 {
+        let value = top * f64::from(step) / 5.0;
+        let y = TOP + HEIGHT * (1.0 - f64::from(step) / 5.0);
         drawing.line("axis", (LEFT, y), (LEFT + WIDTH, y));
         drawing.text((LEFT - 6.0, y + 4.0), Anchor::End, &short(value));
     }
@@ -373,7 +383,13 @@ mod tests {
         ];
         html.table(&[EVIL], [cells.to_vec()]);
         html.figure(EVIL, &columns(&[(EVIL.to_owned(), 1.0)], EVIL));
-        let page = html.page(EVIL, Style::At("/style.css"));
+        let page = html.page(
+            EVIL,
+            Style::Beside {
+                style: "/style.css",
+                icon: "/icon.svg",
+            },
+        );
         assert!(!page.contains("<script"), "{page}");
         assert!(!page.contains("alert(\""), "{page}");
         assert!(page.matches(TAMED).count() >= 12, "{page}");

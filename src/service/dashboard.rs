@@ -33,6 +33,7 @@ pub(super) fn routes() -> Router<Shared> {
         .route("/wants/{hash}", get(want))
         .route("/upload", get(form).post(upload))
         .route(pages::STYLE, get(style))
+        .route(pages::ICON, get(icon))
 }
 
 /// A page, or a page that says why there is none.
@@ -87,6 +88,10 @@ fn answer(text: impl Into<Body>, kind: &'static str, kept: &'static str) -> Resp
 
 async fn style() -> Response<Body> {
     answer(markup::STYLE, "text/css", "public, max-age=3600")
+}
+
+async fn icon() -> Response<Body> {
+    answer(markup::ICON, "image/svg+xml", "public, max-age=86400")
 }
 
 async fn overview(State(shared): State<Shared>) -> Shown {

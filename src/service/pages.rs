@@ -18,6 +18,8 @@ use super::demand::{Detail, Sums, Totals, Wanted};
 pub(super) const POLICY: &str = "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
 /// Where [`STYLE`](crate::markup::STYLE) is.
 pub(super) const STYLE: &str = "/style.css";
+/// Where [`ICON`](crate::markup::ICON) is.
+pub(super) const ICON: &str = "/icon.svg";
 
 /// Places of the dashboard, for its navigation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,7 +63,13 @@ pub(super) fn page(title: &str, place: Place, body: &Html) -> String {
     html.element("h1", title);
     html.add(body);
     html.raw("</main>\n");
-    html.page(&format!("{title} · quickbuild"), Style::At(STYLE))
+    html.page(
+        &format!("{title} · quickbuild"),
+        Style::Beside {
+            style: STYLE,
+            icon: ICON,
+        },
+    )
 }
 
 /// What was saved, and what is wanted most.

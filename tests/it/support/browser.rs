@@ -1,10 +1,11 @@
 //! A real browser, Debian's chromium without a window, driven over WebDriver (W3C
 //! Recommendation "WebDriver", 2018).
 
-use std::io::{Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::Path;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use serde_json::{Value, json};
@@ -14,6 +15,9 @@ use super::skipped;
 
 /// The key under which WebDriver has the id of an element (section 11).
 const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
+
+/// How long an answer is waited for.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A browser with one page.
 pub(crate) struct Browser {
@@ -73,6 +77,32 @@ impl Browser {
         let found = self.ask("POST", "/element", Some(&how));
         let id = found[ELEMENT].as_str().unwrap().to_owned();
         Element { browser: self, id }
+    }
+
+    /// Waits until the first element that a selector finds has this text: a click
+    /// returns before the page that it leads to is there.
+    #[track_caller]
+    pub(crate) fn shows(&self, selector: &str, text: &str) {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            let how = json!({ "using": "css selector", "value": selector });
+            let path = format!("/session/{}", self.session);
+            let ask = |method, what: &str, body| {
+                try_request(self.driver.port, method, &format!("{path}{what}"), body)
+            };
+            let found = ask("POST", "/element", Some(&how)).and_then(|found| {
+                let id = found[ELEMENT].as_str().unwrap_or_default().to_owned();
+                ask("GET", &format!("/element/{id}/text"), None)
+            });
+            if found == Ok(Value::from(text)) {
+                return;
+            }
+            assert!(
+                Instant::now() < until,
+                "`{selector}` is {found:?}, not `{text}`"
+            );
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 
     /// What the page's script engine says of an expression.
@@ -150,6 +180,12 @@ impl Element<'_> {
 
 #[track_caller]
 fn request(port: u16, method: &str, path: &str, body: Option<&Value>) -> Value {
+    let answer = try_request(port, method, path, body);
+    answer.unwrap_or_else(|error| panic!("{method} {path}: {error}"))
+}
+
+/// What the driver answers, or its error (section 6.6).
+fn try_request(port: u16, method: &str, path: &str, body: Option<&Value>) -> Result<Value, Value> {
     let body = body.map(Value::to_string).unwrap_or_default();
     let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
     let head = format!(
@@ -157,14 +193,21 @@ fn request(port: u16, method: &str, path: &str, body: Option<&Value>) -> Value {
          Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
         body.len()
     );
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
     stream.write_all(head.as_bytes()).unwrap();
+    // It keeps the connection, whatever it is asked for.
+    let mut reader = BufReader::new(stream);
     let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    let (_, json) = answer.split_once("\r\n\r\n").unwrap();
-    let mut json: Value = serde_json::from_str(json).unwrap_or_else(|e| panic!("{e}: {answer}"));
-    assert!(
-        answer.starts_with("HTTP/1.1 200"),
-        "{method} {path}: {json}"
-    );
-    json["value"].take()
+    while !answer.ends_with("\r\n\r\n") {
+        assert!(reader.read_line(&mut answer).unwrap() > 0, "{answer}");
+    }
+    let head = answer.to_ascii_lowercase();
+    let length = head.lines().find_map(|l| l.strip_prefix("content-length:"));
+    let mut json = vec![0; length.unwrap().trim().parse().unwrap()];
+    reader.read_exact(&mut json).unwrap();
+    let mut json: Value = serde_json::from_slice(&json).unwrap_or_else(|e| panic!("{e}: {answer}"));
+    match answer.starts_with("HTTP/1.1 200") {
+        true => Ok(json["value"].take()),
+        false => Err(json),
+    }
 }
