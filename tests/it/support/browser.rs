@@ -145,11 +145,11 @@ impl Browser {
 
 impl Drop for Browser {
     fn drop(&mut self) {
-        // The browser ends with its session; its driver, when it is dropped.
+        // The browser ends with its session, its driver when it is dropped; where a
+        // test has failed, the driver may not answer any more.
         let path = format!("/session/{}", self.session);
-        if !std::thread::panicking() {
-            request(self.driver.port, "DELETE", &path, None);
-        }
+        let ended = try_request(self.driver.port, "DELETE", &path, None);
+        assert!(ended.is_ok() || std::thread::panicking(), "{ended:?}");
     }
 }
 
