@@ -22,6 +22,11 @@ pub trait Progress: Sync {
     fn end(&self) {}
 }
 
+/// A share from 0 to 1, as people read it.
+pub fn percent(share: f64) -> String {
+    format!("{:.1} %", share * 100.0)
+}
+
 /// Progress that nobody looks at.
 #[derive(Debug, Clone, Copy)]
 pub struct Unseen;

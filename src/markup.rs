@@ -203,11 +203,6 @@ pub fn escaped(text: &str) -> String {
     safe
 }
 
-/// A share as percent.
-pub fn percent(share: f64) -> String {
-    format!("{:.1} %", share * 100.0)
-}
-
 /// Shapes in a frame; lengths are in units of the frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Drawing {

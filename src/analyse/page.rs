@@ -2,32 +2,19 @@
 //! picture from elsewhere. Plots are SVG; each has a table below it that says the
 //! same.
 
-use std::fmt::Write as _;
-
 use super::history::Survival;
 use super::report::{Point, Report};
-use super::text::percent;
+use crate::console::percent;
+use crate::markup::{Anchor, Cell, Drawing, Html, Style};
 
-const STYLE: &str = "\
-:root{color-scheme:light dark;--ink:#1b1b1f;--quiet:#5c5c66;--line:#d5d5dc;--one:#0b62c4;--two:#b3480f;--page:#fff}
-@media(prefers-color-scheme:dark){:root{--ink:#ececf1;--quiet:#a8a8b3;--line:#3d3d47;--one:#6fb1ff;--two:#ff9d5c;--page:#16161a}}
-body{font:16px/1.5 system-ui,sans-serif;color:var(--ink);background:var(--page);max-width:60rem;margin:2rem auto;padding:0 1rem}
-table{border-collapse:collapse;width:100%;margin:1rem 0;font-variant-numeric:tabular-nums}
-th,td{padding:.25rem .5rem;border-bottom:1px solid var(--line);text-align:right}
-th:first-child,td:first-child{text-align:left}
-figure{margin:1.5rem 0}figcaption{color:var(--quiet)}
-svg{width:100%;height:auto}svg text{font:12px system-ui,sans-serif;fill:var(--quiet)}
-.axis{stroke:var(--line)}.one{stroke:var(--one);fill:none;stroke-width:2}.two{stroke:var(--two);fill:none;stroke-width:2}
-.bar{fill:var(--one)}.bar.second{fill:var(--two)}
-code{overflow-wrap:anywhere}";
+const TITLE: &str = "What is worth prebuilding";
 
 /// The report as a page.
 pub fn page(report: &Report) -> String {
-    let mut page = Page::default();
+    let mut page = Html::default();
     let counted = &report.counted;
-    page.raw("<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n<title>What is worth prebuilding</title>\n<style>\n");
-    page.raw(STYLE);
-    page.raw("\n</style>\n</head>\n<body>\n<main>\n<h1>What is worth prebuilding</h1>\n");
+    page.raw("<main>\n");
+    page.element("h1", TITLE);
     page.paragraph(&format!(
         "{} lock files of {} repositories have {} packages; {} of these have trees that others could have, {} of them different.",
         counted.projects,
@@ -51,55 +38,17 @@ pub fn page(report: &Report) -> String {
     selection(&mut page, report);
     history(&mut page, report);
     left_out(&mut page, report);
-    page.raw("</main>\n</body>\n</html>\n");
-    page.0
+    page.raw("</main>\n");
+    page.page(TITLE, Style::Inside)
 }
 
-#[derive(Default)]
-struct Page(String);
-
-impl Page {
-    /// Adds what is HTML already.
-    fn raw(&mut self, html: &str) {
-        self.0.push_str(html);
-    }
-
-    fn paragraph(&mut self, text: &str) {
-        let _ = writeln!(self.0, "<p>{}</p>", escaped(text)); // a string takes all
-    }
-
-    fn heading(&mut self, text: &str) {
-        let _ = writeln!(self.0, "<h2>{}</h2>", escaped(text)); // a string takes all
-    }
-
-    fn table(&mut self, heading: &[&str], rows: impl Iterator<Item = Vec<String>>) {
-        self.raw("<table>\n<thead><tr>");
-        for cell in heading {
-            let _ = write!(self.0, "<th scope=\"col\">{}</th>", escaped(cell)); // a string takes all
-        }
-        self.raw("</tr></thead>\n<tbody>\n");
-        for row in rows {
-            self.raw("<tr>");
-            for cell in row {
-                let _ = write!(self.0, "<td>{}</td>", escaped(&cell)); // a string takes all
-            }
-            self.raw("</tr>\n");
-        }
-        self.raw("</tbody>\n</table>\n");
-    }
-
-    /// A picture with what it shows in words.
-    fn figure(&mut self, caption: &str, size: (u32, u32), drawing: &str) {
-        let caption = escaped(caption);
-        let _ = writeln!(
-            self.0,
-            "<figure>\n<svg viewBox=\"0 0 {} {}\" role=\"img\" aria-label=\"{caption}\">\n{drawing}</svg>\n<figcaption>{caption}</figcaption>\n</figure>",
-            size.0, size.1
-        ); // a string takes all
-    }
+/// Adds a table of texts.
+fn table(page: &mut Html, heading: &[&str], rows: impl Iterator<Item = Vec<String>>) {
+    let cells = rows.map(|row| row.into_iter().map(Cell::Text).collect());
+    page.table(heading, cells);
 }
 
-fn costs(page: &mut Page, report: &Report) {
+fn costs(page: &mut Html, report: &Report) {
     let costs = &report.costs;
     page.heading("Where the seconds are from");
     page.paragraph(&format!(
@@ -115,32 +64,23 @@ fn costs(page: &mut Page, report: &Report) {
     });
 }
 
-fn coverage(page: &mut Page, report: &Report) {
+fn coverage(page: &mut Html, report: &Report) {
     page.heading("What a budget covers");
     let mut drawing = axes(&|step| format!("{:.0} %", step * 100.0), "budget");
-    let curve = |class: &str, share: &dyn Fn(&Point) -> f64| {
-        let points = report.coverage.iter().map(|point| {
-            format!(
-                "{:.1},{:.1}",
-                50.0 + point.budget * 620.0,
-                270.0 - share(point) * 250.0
-            )
-        });
-        let points: Vec<String> = points.collect();
-        format!(
-            "<polyline class=\"{class}\" points=\"{}\"/>\n",
-            points.join(" ")
-        )
-    };
-    drawing += &curve("one", &|point| point.seen);
-    drawing += &curve("two", &|point| point.unseen);
-    drawing += &legend("projects chosen on", "projects not looked at");
+    for (class, share) in [
+        ("one", (|point| point.seen) as fn(&Point) -> f64),
+        ("two", |point| point.unseen),
+    ] {
+        let points = report.coverage.iter();
+        drawing.curve(class, points.map(|point| at(point.budget, share(point))));
+    }
+    legend(&mut drawing, "projects chosen on", "projects not looked at");
     page.figure(
         "Share of compile seconds that is prebuilt, against the share of the seconds of all different trees that is spent on building",
-        (700, 310),
         &drawing,
     );
-    page.table(
+    table(
+        page,
         &["Budget", "Projects chosen on", "Projects not looked at"],
         report.coverage.iter().map(|point| {
             vec![
@@ -152,54 +92,43 @@ fn coverage(page: &mut Page, report: &Report) {
     );
 }
 
+/// Where two shares are in a frame of [`axes`].
+fn at(right: f64, up: f64) -> (f64, f64) {
+    (50.0 + right * 620.0, 270.0 - up * 250.0)
+}
+
 /// A frame from 0 to 100 % upwards; `label` says what is at a share of the way to
 /// the right.
-fn axes(label: &dyn Fn(f64) -> String, below: &str) -> String {
-    let mut drawing = String::new();
+fn axes(label: &dyn Fn(f64) -> String, below: &str) -> Drawing {
+    let mut drawing = Drawing::new(700, 310);
     for step in 0..=4 {
         let share = f64::from(step) / 4.0;
-        let (x, y) = (50.0 + share * 620.0, 270.0 - share * 250.0);
-        let _ = writeln!(
-            drawing,
-            "<line class=\"axis\" x1=\"50\" y1=\"{y:.1}\" x2=\"670\" y2=\"{y:.1}\"/><text x=\"44\" y=\"{:.1}\" text-anchor=\"end\">{}</text><text x=\"{x:.1}\" y=\"288\" text-anchor=\"middle\">{}</text>",
-            y + 4.0,
-            step * 25,
-            escaped(&label(share))
-        ); // a string takes all
+        let (x, y) = at(share, share);
+        drawing.line("axis", at(0.0, share), at(1.0, share));
+        drawing.text((44.0, y + 4.0), Anchor::End, &(step * 25).to_string());
+        drawing.text((x, 288.0), Anchor::Middle, &label(share));
     }
-    let _ = writeln!(
-        drawing,
-        "<text x=\"360\" y=\"306\" text-anchor=\"middle\">{}</text>",
-        escaped(below)
-    ); // a string takes all
+    drawing.text((360.0, 306.0), Anchor::Middle, below);
     drawing
 }
 
 /// Horizontal bars of shares, two for each name.
-fn bars(rows: &[(String, f64, f64)]) -> (u32, String) {
-    let mut drawing = String::new();
+fn bars(rows: &[(String, f64, f64)]) -> Drawing {
+    let mut drawing = Drawing::new(700, 20 + 34 * rows.len() as u32);
     for (row, (name, first, second)) in rows.iter().enumerate() {
-        let y = 10 + row * 34;
-        let _ = writeln!(
-            drawing,
-            "<text x=\"170\" y=\"{}\" text-anchor=\"end\">{}</text><rect class=\"bar\" x=\"180\" y=\"{y}\" width=\"{:.1}\" height=\"12\"/><rect class=\"bar second\" x=\"180\" y=\"{}\" width=\"{:.1}\" height=\"12\"/><text x=\"{:.1}\" y=\"{}\">{}</text><text x=\"{:.1}\" y=\"{}\">{}</text>",
-            y + 17,
-            escaped(name),
-            first * 450.0,
-            y + 13,
-            second * 450.0,
-            186.0 + first * 450.0,
-            y + 11,
-            percent(*first),
-            186.0 + second * 450.0,
-            y + 24,
-            percent(*second)
-        ); // a string takes all
+        let y = 10.0 + 34.0 * row as f64;
+        drawing.text((170.0, y + 17.0), Anchor::End, name);
+        for (class, share, y) in [("bar", first, y), ("bar second", second, y + 13.0)] {
+            let said = percent(*share);
+            let width = share * 450.0;
+            drawing.bar(class, (180.0, y), (width, 12.0), &said);
+            drawing.text((186.0 + width, y + 11.0), Anchor::Start, &said);
+        }
     }
-    (20 + 34 * rows.len() as u32, drawing)
+    drawing
 }
 
-fn bundles(page: &mut Page, report: &Report) {
+fn bundles(page: &mut Html, report: &Report) {
     if report.bundles.is_empty() {
         return;
     }
@@ -215,13 +144,13 @@ fn bundles(page: &mut Page, report: &Report) {
             )
         })
         .collect();
-    let (height, drawing) = bars(&rows);
+    let drawing = bars(&rows);
     page.figure(
         "Share of dependents not looked at that the ten best builds serve: as they are (above), and after moving to newer compatible versions (below)",
-        (700, height),
         &drawing,
     );
-    page.table(
+    table(
+        page,
         &[
             "Package",
             "Projects",
@@ -249,7 +178,7 @@ fn bundles(page: &mut Page, report: &Report) {
     );
 }
 
-fn alignment(page: &mut Page, report: &Report) {
+fn alignment(page: &mut Html, report: &Report) {
     let Some(alignment) = &report.alignment else {
         return;
     };
@@ -262,7 +191,8 @@ fn alignment(page: &mut Page, report: &Report) {
         alignment.moves
     ));
     if !alignment.tiers.is_empty() {
-        page.table(
+        table(
+            page,
             &["Tier", "As they are", "Afterwards"],
             alignment
                 .tiers
@@ -270,7 +200,8 @@ fn alignment(page: &mut Page, report: &Report) {
                 .map(|(tier, of)| vec![tier.clone(), percent(of.before), percent(of.after)]),
         );
     }
-    page.table(
+    table(
+        page,
         &["Package", "Whole tree from one", "Whole tree from ten"],
         alignment.bundles.iter().map(|reached| {
             vec![
@@ -285,7 +216,7 @@ fn alignment(page: &mut Page, report: &Report) {
 /// Days that the plot of histories shows.
 const PLOTTED: i64 = 90;
 
-fn history(page: &mut Page, report: &Report) {
+fn history(page: &mut Html, report: &Report) {
     if report.history.is_empty() {
         return;
     }
@@ -301,23 +232,15 @@ fn history(page: &mut Page, report: &Report) {
         for history in &report.history {
             let points = history.points.iter().filter(|point| point.days <= PLOTTED);
             let points = points.map(|point| {
-                format!(
-                    " {:.1},{:.1}",
-                    50.0 + point.days as f64 / PLOTTED as f64 * 620.0,
-                    270.0 - share(point) * 250.0
-                )
+                let right = point.days as f64 / PLOTTED as f64;
+                at(right, share(point))
             });
-            let points: String = points.collect();
-            let _ = writeln!(
-                drawing,
-                "<polyline class=\"{class}\" points=\"50.0,20.0{points}\"/>"
-            ); // a string takes all
+            drawing.curve(class, std::iter::once(at(0.0, 1.0)).chain(points));
         }
     }
-    drawing += &legend("trees", "compile seconds");
+    legend(&mut drawing, "trees", "compile seconds");
     page.figure(
         "Share of the trees of a lock file, and of their compile seconds, that the lock file of so many days later still has; a line for each repository",
-        (700, 310),
         &drawing,
     );
     let rows = report.history.iter().flat_map(|history| {
@@ -331,24 +254,25 @@ fn history(page: &mut Page, report: &Report) {
             ]
         })
     });
-    page.table(
+    table(
+        page,
         &["Lock file", "Days later", "Versions", "Trees", "Seconds"],
         rows,
     );
 }
 
 /// What the two lines of a plot stand for.
-fn legend(one: &str, two: &str) -> String {
-    format!(
-        "<line class=\"one\" x1=\"500\" y1=\"225\" x2=\"530\" y2=\"225\"/><text x=\"536\" y=\"229\">{}</text>\n<line class=\"two\" x1=\"500\" y1=\"245\" x2=\"530\" y2=\"245\"/><text x=\"536\" y=\"249\">{}</text>\n",
-        escaped(one),
-        escaped(two)
-    )
+fn legend(drawing: &mut Drawing, one: &str, two: &str) {
+    for (class, name, y) in [("one", one, 225.0), ("two", two, 245.0)] {
+        drawing.line(class, (500.0, y), (530.0, y));
+        drawing.text((536.0, y + 4.0), Anchor::Start, name);
+    }
 }
 
-fn trees(page: &mut Page, report: &Report) {
+fn trees(page: &mut Html, report: &Report) {
     page.heading("Shared trees of the most value");
-    page.table(
+    table(
+        page,
         &["Tree", "Packages", "Seconds", "Lock files", "Repositories"],
         report.top.iter().map(|top| {
             vec![
@@ -362,9 +286,10 @@ fn trees(page: &mut Page, report: &Report) {
     );
 }
 
-fn drift(page: &mut Page, report: &Report) {
+fn drift(page: &mut Html, report: &Report) {
     page.heading("Sharing by crate");
-    page.table(
+    table(
+        page,
         &[
             "Crate",
             "Repositories",
@@ -384,7 +309,7 @@ fn drift(page: &mut Page, report: &Report) {
     );
 }
 
-fn selection(page: &mut Page, report: &Report) {
+fn selection(page: &mut Html, report: &Report) {
     let Some(selection) = &report.selection else {
         return;
     };
@@ -396,7 +321,8 @@ fn selection(page: &mut Page, report: &Report) {
         selection.bytes / 1e6,
         percent(selection.saved)
     ));
-    page.table(
+    table(
+        page,
         &["Package", "Seconds", "Repositories"],
         selection.trees.iter().map(|tree| {
             vec![
@@ -408,32 +334,17 @@ fn selection(page: &mut Page, report: &Report) {
     );
 }
 
-fn left_out(page: &mut Page, report: &Report) {
+fn left_out(page: &mut Html, report: &Report) {
     if report.left_out.is_empty() {
         return;
     }
     page.heading("Left out");
-    page.table(
+    table(
+        page,
         &["File", "Reason"],
         report
             .left_out
             .iter()
             .map(|left| vec![left.path.clone(), left.reason.clone()]),
     );
-}
-
-/// Text that is safe between tags and in attributes.
-fn escaped(text: &str) -> String {
-    let mut safe = String::with_capacity(text.len());
-    for character in text.chars() {
-        match character {
-            '&' => safe.push_str("&amp;"),
-            '<' => safe.push_str("&lt;"),
-            '>' => safe.push_str("&gt;"),
-            '"' => safe.push_str("&quot;"),
-            '\'' => safe.push_str("&#39;"),
-            other => safe.push(other),
-        }
-    }
-    safe
 }

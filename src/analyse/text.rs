@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use super::report::Report;
+use crate::console::percent;
 
 /// Trees and crates that are shown.
 const SHOWN: usize = 10;
@@ -212,9 +213,4 @@ fn write(text: &mut String, report: &Report) -> std::fmt::Result {
         }
     }
     Ok(())
-}
-
-/// A share from 0 to 1.
-pub(super) fn percent(share: f64) -> String {
-    format!("{:.1} %", share * 100.0)
 }

@@ -9,6 +9,7 @@
 //!
 //! Whatever fails on our side, Cargo runs, and its exit code is ours.
 
+mod collection;
 mod lack;
 mod process;
 mod rustc_info;
@@ -32,7 +33,6 @@ use crate::plan::inputs::Inspector;
 use crate::plan::resolve::package_folder;
 use crate::plan::state::{self, Settled, State};
 use crate::plan::{ContextError, Plan, Reason, Verdict};
-use crate::store::collect::{Limits, Run, collect};
 use crate::store::{Root, Store};
 use crate::substitute::Fetched;
 
@@ -134,37 +134,24 @@ pub fn run(
         Ok(prepared) => {
             let result = prepared.run(observer);
             if result.as_ref().is_ok_and(|(_, report)| report.built > 0) {
-                collect_if_due(request, config);
+                collection::run_if_due(request, config);
             }
             result
         }
         Err(problem) => {
             observer.clear();
-            if let Some(message) = problem {
-                observer.warn(&message);
+            if let Problem::Ours(reason) = &problem {
+                observer.warn(&format!("{reason}; Cargo runs alone"));
             }
-            Ok((process::plain(request)?, Report::default()))
+            let status = process::plain(request)?;
+            // Whatever keeps Cargo from planning keeps it from building; it has not.
+            if let Problem::Cargos(reason) = problem
+                && status.success()
+            {
+                observer.warn(&format!("{reason}; Cargo ran alone"));
+            }
+            Ok((status, Report::default()))
         }
-    }
-}
-
-/// Keeps the store below its configured size: after a build that added to it,
-/// once a day, and never in CI, where nobody comes back to what is kept.
-fn collect_if_due(request: &Request, config: &Config) {
-    const DAY: i64 = 86_400_000_000_000;
-    let note = config.store.join("cache/collected");
-    let last = fs::Stamp::of(&note).map_or(0, |stamp| stamp.mtime.0);
-    if request.environment.get("CI").is_some() || fs::now().0 - last < DAY {
-        return;
-    }
-    let limits = Limits {
-        max_size: config.max_size,
-        older_than: None,
-        run: Run::Real,
-    };
-    // Busy or damaged: another day. `quickbuild store gc` says why.
-    if fs::write(&note, b"").is_ok() {
-        let _ = collect(&config.store, limits);
     }
 }
 
@@ -186,15 +173,21 @@ struct Prepared<'a> {
     context: Context,
 }
 
-/// Opens the store and asks Cargo. An error without a message is one that
-/// Cargo will report by itself.
+/// Why Cargo runs alone.
+enum Problem {
+    /// Something that Cargo does not know of.
+    Ours(String),
+    /// Something that Cargo will say itself, unless it builds all the same.
+    Cargos(String),
+}
+
+/// Opens the store and asks Cargo.
 fn prepare<'a>(
     request: &'a Request,
     config: &'a Config,
     observer: &mut dyn Observer,
-) -> Result<Prepared<'a>, Option<String>> {
-    let store = Store::open(&config.store)
-        .map_err(|error| Some(format!("{}; Cargo runs without it", chain(&error))))?;
+) -> Result<Prepared<'a>, Problem> {
+    let store = Store::open(&config.store).map_err(|error| Problem::Ours(chain(&error)))?;
     observer.step("asking Cargo for the unit graph");
     let cache = store.cache("");
     let context = Context::gather(
@@ -204,8 +197,8 @@ fn prepare<'a>(
         &cache,
     );
     let context = context.map_err(|error| match error {
-        ContextError::NoManifest { .. } | ContextError::Cargo(_) => None,
-        error => Some(format!("{}; Cargo runs alone", chain(&error))),
+        ContextError::NoManifest { .. } | ContextError::Cargo(_) => Problem::Cargos(chain(&error)),
+        error => Problem::Ours(chain(&error)),
     })?;
     Ok(Prepared {
         request,

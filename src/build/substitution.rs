@@ -1,6 +1,6 @@
 //! Fetching within a command, and as a command of its own.
 
-use super::{Observer, Prepared, Request, chain, prepare};
+use super::{Observer, Prepared, Problem, Request, chain, prepare};
 use crate::config::Config;
 use crate::link::{self, Linker, Unnoted};
 use crate::plan::Plan;
@@ -31,7 +31,7 @@ pub fn substitute(
         return Err(reason.to_owned());
     }
     let prepared = prepare(request, config, observer)
-        .map_err(|problem| problem.unwrap_or_else(|| "Cargo gives no plan".to_owned()))?;
+        .map_err(|(Problem::Ours(reason) | Problem::Cargos(reason))| reason)?;
     let Prepared { store, context, .. } = &prepared;
     let inspector = Inspector::new(&context.environment, &context.settings, &context.roots);
     let plan = Plan::make(context, store, &inspector);

@@ -12,7 +12,7 @@ use semver::{Version, VersionReq};
 use serde::Deserialize;
 
 use super::releases::{Requirement, rust_version};
-use super::{CargoError, output_of};
+use super::{CargoError, output_of, stand_in};
 use crate::environment::Environment;
 use crate::fs;
 
@@ -128,17 +128,16 @@ impl Members {
                     features: dependency.features,
                 })
             });
-            let is_library = |target: &Target| {
-                let mut kinds = target.kind.iter();
-                kinds.any(|kind| kind.ends_with("lib") || kind == "proc-macro")
-            };
             let targets = package.targets.iter();
             let member = Member {
                 name: package.name,
                 requirements: requirements.collect(),
                 rust_version: package.rust_version.as_deref().and_then(rust_version),
                 targets: targets
-                    .map(|target| (target.src_path.clone(), is_library(target)))
+                    .map(|target| {
+                        let is_library = stand_in::is_library(&target.kind);
+                        (target.src_path.clone(), is_library)
+                    })
                     .collect(),
             };
             self.packages.insert(package.manifest_path, member);
@@ -162,7 +161,7 @@ impl Members {
             .keys()
             .filter_map(|manifest| manifest.parent());
         let roots = self.roots.iter().filter_map(|root| root.parent());
-        let base = common_ancestor(&self.root, folders.chain(roots));
+        let base = stand_in::common_ancestor(&self.root, folders.chain(roots));
         let place = |path: &Path| Some(to.join(path.strip_prefix(base).ok()?));
         let put = |path: &Path, bytes: &[u8]| {
             let Some(place) = place(path) else {
@@ -177,7 +176,7 @@ impl Members {
             put(manifest, &fs::read(manifest)?)?;
         }
         for (source, is_library) in self.packages.values().flat_map(|member| &member.targets) {
-            put(source, if *is_library { b"" } else { b"fn main() {}\n" })?;
+            put(source, stand_in::source(*is_library))?;
         }
         put(&self.root.join("Cargo.lock"), lock)?;
         Ok(place(&self.root).unwrap_or_else(|| to.to_owned()))
@@ -247,14 +246,4 @@ fn patched(manifest: &Path) -> Vec<PathBuf> {
 /// A path without `..` where that is possible.
 fn clean(path: &Path) -> PathBuf {
     fs::canonicalize(path).unwrap_or_else(|_absent| path.to_owned())
-}
-
-/// The folder that all of them are in.
-fn common_ancestor<'a>(first: &'a Path, others: impl Iterator<Item = &'a Path>) -> &'a Path {
-    others.fold(first, |common, other| {
-        let mut ancestors = common.ancestors();
-        ancestors
-            .find(|ancestor| other.starts_with(ancestor))
-            .unwrap_or(Path::new("/"))
-    })
 }

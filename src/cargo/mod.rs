@@ -12,6 +12,7 @@
 //! | [`lock_graph`] | a lock file without manifests, as a graph |
 //! | [`index_cache`], [`releases`] | what a registry's index says, as far as Cargo has looked it up |
 //! | [`members`] | the manifests that a lock file is for |
+//! | [`stand_in`] | workspaces without their code |
 //! | [`advisories`] | which versions are known to be vulnerable |
 //! | [`relock`] | a lock file changed by Cargo itself, in a copy |
 //! | [`lock_file`] | which archive or commit a package is |
@@ -46,6 +47,7 @@ pub mod relock;
 pub mod rustc_args;
 pub mod settings;
 pub mod source;
+pub mod stand_in;
 pub mod toolchain;
 pub mod unit_graph;
 pub mod workspace;

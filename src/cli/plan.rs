@@ -96,34 +96,42 @@ pub(super) fn take_subcommand(arguments: &mut Vec<String>) -> Subcommand {
     found.unwrap_or(Subcommand::Build)
 }
 
-fn make(surroundings: &Surroundings, mut arguments: Vec<String>) -> Result<Made, Failure> {
-    let json = take_format(&mut arguments, &["text", "json"])? == "json";
-    let config = surroundings.config()?;
-    let store = Store::open(&config.store)?;
-    let context = context(
-        surroundings,
-        &store,
-        &command(arguments),
-        "there is no plan",
-    )?;
-    let inspector = Inspector::new(&context.environment, &context.settings, &context.roots);
-    let plan = Plan::make(&context, &store, &inspector);
-    Ok(Made {
-        config,
-        store,
-        context,
-        plan,
-        json,
-    })
-}
-
 /// A plan with what it was made of.
 struct Made {
     config: Config,
     store: Store,
     context: Context,
     plan: Plan,
-    json: bool,
+}
+
+impl Made {
+    fn new(surroundings: &Surroundings, arguments: Vec<String>) -> Result<Self, Failure> {
+        let config = surroundings.config()?;
+        let store = Store::open(&config.store)?;
+        let context = context(
+            surroundings,
+            &store,
+            &command(arguments),
+            "there is no plan",
+        )?;
+        let plan = plan_of(&context, &store);
+        Ok(Self {
+            config,
+            store,
+            context,
+            plan,
+        })
+    }
+}
+
+fn plan_of(context: &Context, store: &Store) -> Plan {
+    let inspector = Inspector::new(&context.environment, &context.settings, &context.roots);
+    Plan::make(context, store, &inspector)
+}
+
+/// Whether JSON is asked for.
+fn take_json(arguments: &mut Vec<String>) -> Result<bool, Failure> {
+    Ok(take_format(arguments, &["text", "json"])? == "json")
 }
 
 /// A command for Cargo, whose first argument may name the subcommand.
@@ -161,8 +169,7 @@ pub(super) fn planned(
     arguments: Vec<String>,
 ) -> Result<Plan, Failure> {
     let context = context(surroundings, store, &command(arguments), "there is no plan")?;
-    let inspector = Inspector::new(&context.environment, &context.settings, &context.roots);
-    Ok(Plan::make(&context, store, &inspector))
+    Ok(plan_of(&context, store))
 }
 
 fn describe(plan: &Plan, index: usize) -> UnitReport {
@@ -192,16 +199,12 @@ fn describe(plan: &Plan, index: usize) -> UnitReport {
 /// Prints what a service would be told, byte for byte but for the random id and
 /// what is not known before it is compiled.
 fn show_report(surroundings: &Surroundings, arguments: Vec<String>) -> Result<ExitCode, Failure> {
-    let config = surroundings.config()?;
-    let store = Store::open(&config.store)?;
-    let context = context(
-        surroundings,
-        &store,
-        &command(arguments),
-        "there is no plan",
-    )?;
-    let inspector = Inspector::new(&context.environment, &context.settings, &context.roots);
-    let plan = Plan::make(&context, &store, &inspector);
+    let Made {
+        config,
+        store,
+        context,
+        plan,
+    } = Made::new(surroundings, arguments)?;
     let state = State::load(&context.layout.build_dir);
     let lack = Lack::before(&context, &plan, &in_place(&context, &plan, &state));
     match &config.service {
@@ -227,13 +230,13 @@ pub(super) fn plan(
         arguments.remove(at);
         return show_report(surroundings, arguments);
     }
+    let json = take_json(&mut arguments)?;
     let Made {
         config,
         store,
         context,
         plan,
-        json,
-    } = make(surroundings, arguments)?;
+    } = Made::new(surroundings, arguments)?;
     let list: Vec<UnitReport> = (0..plan.units.len())
         .map(|index| describe(&plan, index))
         .collect();
@@ -287,9 +290,10 @@ pub(super) fn plan(
 pub(super) fn explain(
     surroundings: &Surroundings,
     package: &str,
-    arguments: Vec<String>,
+    mut arguments: Vec<String>,
 ) -> Result<ExitCode, Failure> {
-    let Made { plan, json, .. } = make(surroundings, arguments)?;
+    let json = take_json(&mut arguments)?;
+    let Made { plan, .. } = Made::new(surroundings, arguments)?;
     let (name, version) = match package.split_once('@') {
         Some((name, version)) => (name, Some(version)),
         None => (package, None),

@@ -13,7 +13,7 @@ use std::process::Command;
 use serde::Deserialize;
 
 use crate::builder::{Content, Entry};
-use crate::cargo::{self, CargoError};
+use crate::cargo::{self, CargoError, stand_in};
 use crate::environment::Environment;
 use crate::fs::{self, FsError};
 use crate::plan::context::unit_graphs;
@@ -107,7 +107,7 @@ impl Skeleton {
         }
         let own = || metadata.packages.iter().filter(|p| p.source.is_none());
         let folders = own().filter_map(|package| package.manifest_path.parent());
-        let base = common_ancestor(root, folders);
+        let base = stand_in::common_ancestor(root, folders);
 
         let mut files = Files {
             base,
@@ -196,11 +196,7 @@ impl Files<'_> {
 
     /// A source that compiles to nothing.
     fn stand_in(&mut self, target: &Target) {
-        let is_library = target
-            .kind
-            .iter()
-            .any(|kind| kind.ends_with("lib") || kind == "proc-macro");
-        let text = if is_library { "" } else { "fn main() {}\n" };
+        let text = stand_in::source(stand_in::is_library(&target.kind));
         self.add(&target.src_path, text.into());
     }
 
@@ -217,33 +213,5 @@ impl Files<'_> {
                 },
             });
         }
-    }
-}
-
-/// The folder that all of them are in.
-fn common_ancestor<'a>(first: &'a Path, others: impl Iterator<Item = &'a Path>) -> &'a Path {
-    others.fold(first, |common, other| {
-        let mut ancestors = common.ancestors();
-        ancestors
-            .find(|ancestor| other.starts_with(ancestor))
-            .unwrap_or(Path::new("/"))
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn packages_beside_the_workspace_widen_it() {
-        fn common(others: &[&'static str]) -> &'static Path {
-            common_ancestor(
-                Path::new("/a/b/c"),
-                others.iter().map(|folder| Path::new(*folder)),
-            )
-        }
-        assert_eq!(common(&[]), Path::new("/a/b/c"));
-        assert_eq!(common(&["/a/b/c/d", "/a/b/x"]), Path::new("/a/b"));
-        assert_eq!(common(&["/x"]), Path::new("/"));
     }
 }

@@ -7,9 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::route::Route;
-
-/// Upper bounds of the times that requests take, in seconds.
-const TIMES: [f64; 9] = [0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 30.0];
+use super::times::Times;
 
 /// Counters and gauges of a server.
 #[derive(Default)]
@@ -31,13 +29,6 @@ struct Counts {
     denied: u64,
     uploaded: u64,
     lost_lines: u64,
-}
-
-#[derive(Default)]
-struct Times {
-    counts: [u64; TIMES.len()],
-    count: u64,
-    sum: f64,
 }
 
 /// What is looked up when somebody asks.
@@ -63,13 +54,7 @@ impl Metrics {
         let mut counts = self.counts();
         *counts.requests.entry((route, status)).or_default() += 1;
         *counts.bytes.entry(route).or_default() += bytes;
-        let seconds = took.as_secs_f64();
-        let times = counts.times.entry(route).or_default();
-        times.count += 1;
-        times.sum += seconds;
-        for (count, bound) in times.counts.iter_mut().zip(TIMES) {
-            *count += u64::from(seconds <= bound);
-        }
+        counts.times.entry(route).or_default().note(took);
     }
 
     pub(super) fn connected(&self) {
@@ -223,20 +208,9 @@ fn times(times: &BTreeMap<Route, Times>) -> String {
         "# HELP {name} From a request to the end of its answer.\n# TYPE {name} histogram\n"
     );
     for (route, times) in times {
-        let route = route.name();
-        for (count, bound) in times.counts.iter().zip(TIMES) {
-            let _ = writeln!(
-                text,
-                "{name}_bucket{{route=\"{route}\",le=\"{bound}\"}} {count}"
-            );
+        for (what, labels, value) in times.samples(&format!("route=\"{}\"", route.name())) {
+            let _ = writeln!(text, "{name}{what}{labels} {value}");
         }
-        let Times { count, sum, .. } = times;
-        let _ = writeln!(
-            text,
-            "{name}_bucket{{route=\"{route}\",le=\"+Inf\"}} {count}"
-        );
-        let _ = writeln!(text, "{name}_sum{{route=\"{route}\"}} {sum}");
-        let _ = writeln!(text, "{name}_count{{route=\"{route}\"}} {count}");
     }
     text
 }

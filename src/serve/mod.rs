@@ -35,6 +35,7 @@ pub mod rate;
 mod reply;
 mod route;
 mod site;
+pub mod times;
 mod tls;
 mod tokens;
 mod uploads;

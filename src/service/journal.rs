@@ -18,9 +18,7 @@ use serde_json::json;
 use crate::fs;
 use crate::output::provenance::Timestamp;
 use crate::serve::log::AccessLog;
-
-/// Upper bounds of the times that requests take, in seconds.
-const TIMES: [f64; 9] = [0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0];
+use crate::serve::times::Times;
 
 /// One request that was answered.
 pub(super) struct Request {
@@ -50,13 +48,6 @@ struct Counts {
     lost_lines: u64,
 }
 
-#[derive(Default)]
-struct Times {
-    counts: [u64; TIMES.len()],
-    count: u64,
-    sum: f64,
-}
-
 impl Journal {
     pub(super) fn new(is_logging: bool) -> Self {
         Self {
@@ -82,13 +73,8 @@ impl Journal {
         let line = self.log.as_ref().map(|log| log.write(line(&request)));
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
         counts.lost_lines += u64::from(line == Some(false));
-        let seconds = request.took.as_secs_f64();
-        let times = counts.times.entry(request.route.clone()).or_default();
-        times.count += 1;
-        times.sum += seconds;
-        for (count, bound) in times.counts.iter_mut().zip(TIMES) {
-            *count += u64::from(seconds <= bound);
-        }
+        let times = counts.times.entry(request.route.clone());
+        times.or_default().note(request.took);
         let key = (request.route, request.status);
         *counts.requests.entry(key).or_default() += 1;
     }
@@ -143,15 +129,14 @@ impl Journal {
             "From a request to its answer.",
         );
         for (route, times) in &counts.times {
-            for (count, bound) in times.counts.iter().zip(TIMES) {
-                let labels = format!("{{route=\"{route}\",le=\"{bound}\"}}");
-                sample(&mut text, "request_seconds_bucket", &labels, count);
+            for (what, labels, value) in times.samples(&format!("route=\"{route}\"")) {
+                sample(
+                    &mut text,
+                    &format!("request_seconds{what}"),
+                    &labels,
+                    &value,
+                );
             }
-            let labels = format!("{{route=\"{route}\",le=\"+Inf\"}}");
-            sample(&mut text, "request_seconds_bucket", &labels, &times.count);
-            let labels = format!("{{route=\"{route}\"}}");
-            sample(&mut text, "request_seconds_sum", &labels, &times.sum);
-            sample(&mut text, "request_seconds_count", &labels, &times.count);
         }
         text
     }

@@ -9,7 +9,8 @@
 //!
 //! No page has a script; [`POLICY`] forbids it all the same.
 
-use crate::markup::{Cell, Html, Style, columns, path, percent, short};
+use crate::console::percent;
+use crate::markup::{Cell, Html, Style, columns, path, short};
 use crate::output::provenance::Timestamp;
 
 use super::demand::{Detail, Sums, Totals, Wanted};

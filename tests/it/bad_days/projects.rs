@@ -1,6 +1,7 @@
 //! Projects that Cargo refuses: the exit code and the words are Cargo's.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 
 use super::{PRINTED, assert_prints, assert_works, filled};
 use crate::support::{Project, TestEnv, edit};
@@ -194,4 +195,30 @@ fn configuration_on_the_command_line_is_kept_apart() {
     env.assert_fresh(&other, &optimised);
     let _ = env.quickbuild(&other, &["build"]).nothing_built();
     env.assert_fresh(&other, &["build"]);
+}
+
+/// A Cargo that builds, but cannot say what: nothing is kept, and that is said.
+#[test]
+fn a_cargo_that_does_not_tell_its_plan_is_named() {
+    let env = TestEnv::new();
+    let project = env.project("tiny");
+    let script = env.root().join("cargo");
+    let text = "#!/bin/sh\n\
+        case \"$*\" in *--unit-graph*) echo 'error: no such thing' >&2; exit 101;; esac\n\
+        exec cargo \"$@\"\n";
+    fs::write(&script, text).unwrap();
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+    let other = env.with("CARGO", script.to_str().unwrap());
+    let built = other.quickbuild(&project, &["build"]).success();
+    assert!(
+        built.stderr.contains("no such thing; Cargo ran alone"),
+        "{built}"
+    );
+    assert_eq!(built.stderr.matches("warning:").count(), 1, "{built}");
+    env.assert_fresh(&project, &["build"]);
+    // Where Cargo fails as well, it has said why.
+    fs::write(project.path("Cargo.toml"), "[workspace\n").unwrap();
+    let broken = other.quickbuild(&project, &["build"]);
+    assert_eq!(broken.code, Some(101), "{broken}");
+    assert!(!broken.stderr.contains("Cargo ran alone"), "{broken}");
 }
