@@ -148,7 +148,7 @@ pub(super) enum Command {
     /// What is read is verified by the policy of where it comes from: keys are
     /// those in `quickbuild.toml`, or in QUICKBUILD_PUBLIC_KEYS.
     #[command(
-        after_help = "Examples:\n  quickbuild copy https://cache.example.org s3://bucket/cache --recipe HASH\n  \
+        after_help = "Examples:\n  quickbuild copy https://cache.example.org s3://bucket/cache\n  \
             quickbuild copy s3://bucket/cache oci://registry.example.org/cache\n  quickbuild copy /srv/cache store"
     )]
     Copy(CopyArguments),

@@ -70,7 +70,7 @@ enum ServiceCommand {
         after_help = "Example: QUICKBUILD_SERVICE_DATABASE=postgres://quickbuild@db/quickbuild quickbuild service migrate"
     )]
     Migrate,
-    /// Tokens of clients, workers and administrators.
+    /// Tokens of clients.
     #[command(subcommand)]
     Token(TokenCommand),
 }
@@ -82,7 +82,7 @@ enum TokenCommand {
     Add {
         /// A name: letters, digits, `-`, `_` and `.`.
         name: String,
-        /// What it is for: `report`, `work`, `work-trusted` or `admin`; may be repeated.
+        /// What it is for: `report`; nothing asks for `work`, `work-trusted` and `admin` yet. May be repeated.
         #[arg(long = "scope", required = true)]
         scopes: Vec<Scope>,
         /// For how long it counts.

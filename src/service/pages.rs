@@ -193,7 +193,7 @@ pub(super) fn want(detail: &Detail) -> Html {
 /// Where a visitor gives a lock file.
 pub(super) fn form() -> Html {
     let mut html = Html::default();
-    html.paragraph("Which dependency trees of a Cargo.lock do others want, too? It is looked at and counted once; packages that are not from crates.io, and what needs them, are left out and not kept.");
+    html.paragraph("Which dependency trees of a Cargo.lock do others want, too? It is looked at, and neither counted nor kept; packages that are not from crates.io, and what needs them, are left out.");
     html.raw("<form method=\"post\" action=\"/upload\" enctype=\"multipart/form-data\">\n<label for=\"lock\">Cargo.lock</label>\n<input id=\"lock\" name=\"lock\" type=\"file\" required>\n<button>Look at it</button>\n</form>\n");
     html
 }

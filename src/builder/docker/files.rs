@@ -2,7 +2,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc as blocking;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc as blocking};
 
 use bollard::body_try_stream;
 use bollard::query_parameters::{
@@ -20,6 +20,10 @@ use crate::fs;
 
 /// Bytes of what is brought back that go from thread to thread at once.
 const GATHERED: usize = 1 << 20;
+
+fn of<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 impl Run<'_> {
     /// Puts entries into the volumes, through the first container: where a
@@ -42,9 +46,9 @@ impl Run<'_> {
         let (sender, receiver) = mpsc::channel(64);
         std::thread::scope(|scope| {
             let writer = scope.spawn(move || archive::write(Writing(sender), entries, part));
-            let pieces = stream::unfold(receiver, |mut receiver| async {
-                receiver.recv().await.map(|piece| (piece, receiver))
-            });
+            let receiver = Arc::new(Mutex::new(receiver));
+            let shared = Arc::clone(&receiver);
+            let pieces = stream::poll_fn(move |context| of(&shared).poll_recv(context));
             let options = UploadToContainerOptionsBuilder::default()
                 .path(&path)
                 .build();
@@ -52,6 +56,9 @@ impl Run<'_> {
             let pieces = body_try_stream(pieces);
             let upload = client.upload_to_container(&container, Some(options), pieces);
             let uploaded = self.engine.ask("take the task's files", upload);
+            // The engine may have answered before it had all, or be gone: then the
+            // connection may hold the body as long as it likes, and ask for no more.
+            of(&receiver).close();
             match writer.join().map_err(|_panic| BuilderError::Panic)? {
                 Err(BuilderError::Output(error)) if is_unheard(&error) && uploaded.is_err() => {
                     uploaded

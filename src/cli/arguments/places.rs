@@ -51,8 +51,8 @@ pub(in crate::cli) struct CopyArguments {
     /// Where they go: a substituter, or `store`.
     pub(in crate::cli) to: String,
     /// Outputs of a package, of a recipe hash or how it begins, with all they
-    /// need; may be repeated. A plain web server does not say what it has: it
-    /// needs whole host recipe hashes.
+    /// need; may be repeated. A web server says what it has in its inventory;
+    /// where that is missing, it needs whole host recipe hashes.
     #[arg(long = "recipe", value_name = "R")]
     pub(in crate::cli) recipes: Vec<String>,
     /// What all that publish have.

@@ -80,6 +80,24 @@ fn an_engine_that_goes_away_is_an_error_and_swept_later() {
     assert_nothing_left(&env);
 }
 
+/// While it is being given files, more of them than the connection holds.
+#[test]
+fn an_engine_that_goes_away_while_files_come_is_an_error() {
+    let Some(env) = with_builder() else { return };
+    let project = env.project("tiny");
+    let realise = ["realise", "--builder", "docker"];
+    for bytes in [100_000, 1_000_000, 3_000_000, 10_000_000, 30_000_000] {
+        let relay = Relay::for_bytes(bytes);
+        let through = env.with("DOCKER_HOST", relay.host());
+        let outcome = through.quickbuild(&project, &realise);
+        assert_eq!(outcome.code, Some(3), "{bytes}: {outcome}");
+        let said = "the container engine cannot";
+        assert!(outcome.stderr.contains(said), "{bytes}: {outcome}");
+    }
+    let _ = env.quickbuild(&project, &realise).success();
+    assert_nothing_left(&env);
+}
+
 /// Wherever it is in what it does when the room is used up.
 #[test]
 fn a_store_without_room_is_a_clear_error_and_nothing_is_left() {

@@ -15,6 +15,15 @@ pub(super) struct Relay {
 
 impl Relay {
     pub(super) fn start() -> Self {
+        Self::until(None)
+    }
+
+    /// Is cut when so many bytes have been sent on one connection.
+    pub(super) fn for_bytes(limit: usize) -> Self {
+        Self::until(Some(limit))
+    }
+
+    fn until(limit: Option<usize>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let open = Arc::new(Mutex::new(Some(Vec::new())));
@@ -28,9 +37,16 @@ impl Relay {
                 open.push(client.try_clone().unwrap());
                 let (mut up, mut back) = (client.try_clone().unwrap(), client);
                 let (mut to, mut from) = (engine.try_clone().unwrap(), engine);
-                let sent = Arc::clone(&all_sent);
+                let (sent, connections) = (Arc::clone(&all_sent), Arc::clone(&shared));
+                let mut size = 0;
                 std::thread::spawn(move || {
-                    copy(&mut up, &mut to, |bytes| sent.lock().unwrap().extend(bytes));
+                    copy(&mut up, &mut to, |bytes| {
+                        sent.lock().unwrap().extend(bytes);
+                        size += bytes.len();
+                        if limit.is_some_and(|limit| size > limit) {
+                            cut(&connections);
+                        }
+                    });
                     let _ = to.shutdown(Shutdown::Write);
                 });
                 std::thread::spawn(move || {
@@ -67,14 +83,18 @@ impl Relay {
     }
 
     pub(super) fn cut(&self) {
-        for client in self.open.lock().unwrap().take().unwrap_or_default() {
-            let _ = client.shutdown(Shutdown::Both);
-        }
+        cut(&self.open);
+    }
+}
+
+fn cut(open: &Mutex<Option<Vec<TcpStream>>>) {
+    for client in open.lock().unwrap().take().unwrap_or_default() {
+        let _ = client.shutdown(Shutdown::Both);
     }
 }
 
 /// Until one side ends.
-fn copy(from: &mut impl Read, to: &mut impl Write, see: impl Fn(&[u8])) {
+fn copy(from: &mut impl Read, to: &mut impl Write, mut see: impl FnMut(&[u8])) {
     let mut buffer = vec![0; 64 << 10];
     while let Ok(count @ 1..) = from.read(&mut buffer) {
         see(&buffer[..count]);
