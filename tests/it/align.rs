@@ -4,6 +4,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use quickbuild::substituter::{INVENTORY, Inventory};
 use serde_json::Value;
 
 use crate::support::{Outcome, Project, Serving, TestEnv};
@@ -65,7 +66,13 @@ impl World {
         let cache = env.root().join("cache");
         let push = ["push", cache.to_str().unwrap(), "--all", "--include-local"];
         let _ = env.quickbuild(&project, &push).success();
-        assert!(cache.join("inventory.json.zst").is_file());
+        // How long these small packages took would decide what is worth a move.
+        let path = cache.join(INVENTORY);
+        let mut inventory = Inventory::parse(&fs::read(&path).unwrap(), INVENTORY).unwrap();
+        for listed in inventory.packages.values_mut() {
+            listed.seconds = 1.0;
+        }
+        fs::write(path, inventory.to_bytes()).unwrap();
         // Known to have nothing against any version.
         let database = env.root().join("no-advisories");
         fs::create_dir_all(database.join("crates")).unwrap();
