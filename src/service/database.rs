@@ -115,8 +115,8 @@ pub enum DatabaseError {
         /// Its version; 0 if it is empty.
         found: i64,
     },
-    /// The queue's tables.
-    #[error("the queue's tables cannot be made")]
+    /// The queue.
+    #[error("the queue of builds cannot be used")]
     Queue(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
@@ -328,7 +328,7 @@ impl Database {
 /// not wait for writers (`journal_mode`), and a commit does not take what others
 /// wrote from the log to the file, unless that has become 256 MiB
 /// ([`Database::checkpoint`] does it beside them).
-const SQLITE: &[&str] = &[
+pub(super) const SQLITE: &[&str] = &[
     "PRAGMA busy_timeout = 10000",
     "PRAGMA journal_mode = WAL",
     "PRAGMA synchronous = FULL",

@@ -38,6 +38,7 @@ mod ids;
 pub mod intake;
 mod journal;
 mod pages;
+mod queue;
 mod schema;
 mod web;
 
