@@ -284,7 +284,7 @@ impl Database {
 
     /// Makes the tables, or brings them up to date; gives the version it had.
     /// Nothing is half done: each step is a transaction.
-    pub async fn migrate(&self) -> Result<i64> {
+    pub(super) async fn migrate(&self) -> Result<i64> {
         let begin = self.version().await?;
         if begin > VERSION {
             return Err(DatabaseError::Newer { found: begin });

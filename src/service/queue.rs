@@ -141,7 +141,9 @@ impl Queue {
                 taken?
             }
             Self::Postgres(pool) => {
-                let config = apalis_postgres::Config::default().queue(queue).batch_size(1);
+                let config = apalis_postgres::Config::default()
+                    .queue(queue)
+                    .batch_size(1);
                 let mut connection = pool.acquire().await.doing(DOING)?;
                 // apalis can do it, but nobody else can make the time that its
                 // query wants.
