@@ -112,7 +112,7 @@ fn listed(env: &TestEnv, what: &str, more: &[&str]) -> String {
 
 /// Nothing of a realisation is left on the engine or in the store's `tmp/`.
 #[track_caller]
-fn assert_nothing_left(env: &TestEnv) {
+pub(crate) fn assert_nothing_left(env: &TestEnv) {
     for what in ["container", "volume"] {
         assert_eq!(listed(env, what, &[]), "", "{what}s are left");
     }

@@ -4,6 +4,7 @@ mod building;
 mod counting;
 mod dashboard;
 mod hostile;
+mod many;
 mod operating;
 mod reporting;
 

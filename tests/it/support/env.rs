@@ -168,6 +168,15 @@ impl TestEnv {
         command.spawn().unwrap()
     }
 
+    /// Starts quickbuild in a group of processes of its own, to be ended by
+    /// [`kill_group`]; nobody hears what it says.
+    pub(crate) fn spawn_group(&self, project: &Project, arguments: &[&str]) -> Child {
+        use std::os::unix::process::CommandExt as _;
+        let mut command = self.quickbuild_command(project, arguments);
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        command.process_group(0).spawn().unwrap()
+    }
+
     /// Starts quickbuild on a terminal of its own; what is shown there comes out
     /// of standard output.
     pub(crate) fn spawn_in_terminal(&self, project: &Project, arguments: &[&str]) -> Child {
@@ -295,6 +304,16 @@ fn callers_home(variable: &str, folder: &str) -> PathBuf {
     match std::env::var_os(variable) {
         Some(home) => PathBuf::from(home),
         None => PathBuf::from(std::env::var_os("HOME").unwrap()).join(folder),
+    }
+}
+
+/// Ends all processes of a group that [`TestEnv::spawn_group`] has started, as a
+/// power failure would.
+pub(crate) fn kill_group(child: &mut Child) {
+    if let Ok(None) = child.try_wait() {
+        let group = format!("-{}", child.id());
+        let _ = Command::new("kill").args(["-KILL", "--", &group]).status();
+        let _ = child.wait();
     }
 }
 

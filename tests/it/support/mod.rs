@@ -23,7 +23,7 @@ mod uploads;
 
 pub(crate) use buckets::{Buckets, Cloud};
 pub(crate) use docker::{BUILDER, NIGHTLY_BUILDER, builder_image, nightly_builder_image};
-pub(crate) use env::{Project, TestEnv, nightly};
+pub(crate) use env::{Project, TestEnv, kill_group, nightly};
 pub(crate) use files::{Snapshot, copy_tree, edit, set_time, touch, walk};
 pub(crate) use github::{GitHub, TOKEN};
 pub(crate) use mount::Mount;
