@@ -1,5 +1,6 @@
 //! `quickbuild service`, each test on SQLite and on PostgreSQL.
 
+mod api;
 mod counting;
 mod dashboard;
 mod hostile;
