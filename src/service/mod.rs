@@ -14,6 +14,7 @@
 //! |---|---|
 //! | [`intake`] | what clients send; pure |
 //! | [`counter`] | who wants what, counted exactly |
+//! | `counts` | how many want each thing, many in a row |
 //! | [`demand`] | what is wanted, and what was saved |
 //! | [`access`] | tokens, and who is counted |
 //! | [`database`], `schema`, `ids` | where it lies |
@@ -31,6 +32,7 @@ pub mod access;
 mod answer;
 mod body;
 pub mod counter;
+mod counts;
 mod dashboard;
 pub mod database;
 pub mod demand;
