@@ -23,6 +23,7 @@ use sqlx::any::{AnyPoolOptions, install_default_drivers};
 use sqlx::{Any, AnyPool, AssertSqlSafe, Executor as _, Row as _, Transaction};
 
 use super::schema::{STEPS, VERSION};
+use crate::fs::{self, FsError};
 
 /// Connections for reading.
 const READERS: u32 = 8;
@@ -116,6 +117,15 @@ pub enum DatabaseError {
         /// Its version; 0 if it is empty.
         found: i64,
     },
+    /// A copy is asked of a server.
+    #[error("a PostgreSQL is copied by its own `pg_dump`")]
+    NotAFile,
+    /// There is no file to copy.
+    #[error("there is no database `{0}`")]
+    Absent(PathBuf),
+    /// A file cannot be written.
+    #[error("the copy cannot be written")]
+    Copy(#[from] FsError),
     /// The queue's tables.
     #[error("the queue's tables cannot be made")]
     Queue(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -309,6 +319,29 @@ impl Database {
             transaction.commit().await.doing(doing)?;
         }
         Ok(begin)
+    }
+
+    /// Copies all that was committed to a new file that only its owner can read,
+    /// whole or not at all, while others read and write.
+    pub async fn back_up(&self, file: &Path) -> Result<()> {
+        if self.engine != Engine::Sqlite {
+            return Err(DatabaseError::NotAFile);
+        }
+        let beside = fs::unique_beside(file);
+        let copied = self.copy(&beside).await;
+        // Unlike a rename, a link replaces nothing.
+        let linked = copied.and_then(|()| fs::link(&beside, file).map_err(Into::into));
+        fs::remove_file(&beside)?;
+        linked
+    }
+
+    async fn copy(&self, file: &Path) -> Result<()> {
+        fs::write_new_private(file, b"")?;
+        let copy = sqlx::query("VACUUM INTO $1").bind(file.to_string_lossy().into_owned());
+        let doing = "copy itself";
+        copy.execute(&self.readers).await.doing(doing)?;
+        fs::sync(file)?;
+        Ok(())
     }
 
     /// Takes what SQLite's log has to the file, beside whoever reads and writes.

@@ -18,7 +18,7 @@
 //! | [`demand`] | what is wanted, and what was saved |
 //! | [`access`] | tokens, and who is counted |
 //! | [`database`], `schema`, `ids` | where it lies |
-//! | `dashboard`, `pages` | pages for people |
+//! | `dashboard`, `pages`, `badge` | pages and pictures for people |
 //! | `web`, `body`, `answer`, `journal` | requests, answers, logs and metrics |
 //!
 //! Invariants:
@@ -30,6 +30,7 @@
 
 pub mod access;
 mod answer;
+mod badge;
 mod body;
 pub mod counter;
 mod counts;
@@ -141,6 +142,26 @@ pub async fn open(data: &std::path::Path, location: &Location) -> Result<Databas
     }
     database.check().await?;
     Ok(database)
+}
+
+/// Copies a database of SQLite to a new file, while a service goes on with it.
+/// Nothing is changed, not even the version of its tables.
+pub async fn back_up(
+    location: &Location,
+    file: &std::path::Path,
+) -> Result<(), database::DatabaseError> {
+    match location {
+        Location::Url(_) => return Err(DatabaseError::NotAFile),
+        // Opening would make one.
+        Location::File(path) if !path.is_file() => {
+            return Err(DatabaseError::Absent(path.clone()));
+        }
+        Location::File(_) => {}
+    }
+    let database = Database::open(location).await?;
+    let copied = database.back_up(file).await;
+    database.close().await;
+    copied
 }
 
 /// Serves until the process is told to stop. `started` gets the address.

@@ -4,6 +4,7 @@ mod api;
 mod counting;
 mod dashboard;
 mod hostile;
+mod keeping;
 mod operating;
 mod reporting;
 
