@@ -250,8 +250,16 @@ impl Database {
     pub(super) async fn begin(&self) -> Result<Transaction<'static, Any>> {
         match self.engine {
             Engine::Sqlite => {
-                let begun = self.writers.begin_with("BEGIN IMMEDIATE").await;
-                begun.doing("begin to write")
+                let (begin, doing) = ("BEGIN IMMEDIATE", "begin to write");
+                let begun = self.writers.begin_with(begin).await;
+                let Err(sqlx::Error::InvalidSavePointStatement) = begun else {
+                    return begun.doing(doing);
+                };
+                // Where a commit fails, as on a full disk, SQLite ends the
+                // transaction, and sqlx believes that it goes on.
+                let useless = self.writers.acquire().await.doing(doing)?;
+                useless.close().await.doing(doing)?;
+                self.writers.begin_with(begin).await.doing(doing)
             }
             Engine::Postgres => {
                 let mut begun = self.writers.begin().await.doing("begin to write")?;
