@@ -3,6 +3,7 @@
 mod api;
 mod counting;
 mod dashboard;
+mod deployment;
 mod hostile;
 mod keeping;
 mod operating;
