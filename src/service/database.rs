@@ -7,6 +7,7 @@
 //! |---|---|
 //! | `{each}` | the rows of the JSON array in `$1`, as `each.value` |
 //! | `{id}` | the type of a key that is a number |
+//! | `{array}` | a function that gives all rows' values as one JSON array |
 //! | `{half}` | of a table: pages are filled by half, for rows that change |
 //!
 //! Many rows travel as one JSON text, so that a statement is planned, sent and
@@ -234,15 +235,17 @@ impl Database {
 
     /// A statement in this database's dialect.
     pub(super) fn sql(&self, text: &'static str) -> AssertSqlSafe<String> {
-        let (each, id, half) = match self.engine {
-            Engine::Sqlite => ("json_each($1) AS each", "INTEGER", ""),
+        let (each, id, array, half) = match self.engine {
+            Engine::Sqlite => ("json_each($1) AS each", "INTEGER", "json_group_array", ""),
             Engine::Postgres => (
                 "jsonb_array_elements(CAST($1 AS jsonb)) AS each(value)",
                 "BIGINT",
+                "jsonb_agg",
                 " WITH (fillfactor = 50)",
             ),
         };
         let text = text.replace("{each}", each).replace("{id}", id);
+        let text = text.replace("{array}", array);
         AssertSqlSafe(text.replace("{half}", half))
     }
 
