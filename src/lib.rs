@@ -48,4 +48,5 @@ pub mod store;
 pub mod substitute;
 pub mod substituter;
 pub mod trust;
+pub mod worker;
 pub mod workers;

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 
 use crate::cargo::source::is_crates_io;
-use crate::cargo::toolchain::field;
+use crate::cargo::toolchain::builder_name;
 use crate::cargo::unit_graph::Source;
 use crate::digest::RecipeHash;
 use crate::link;
@@ -32,16 +32,6 @@ pub struct Lack {
     /// Seconds that the misses took, as far as they are in the store now.
     pub seconds_compiled: f64,
     missing: Vec<usize>,
-}
-
-/// The builder that makes what this toolchain can use:
-/// `<rustc's version>-<host triple>`.
-fn builder_name(rustc: &str) -> Option<String> {
-    Some(format!(
-        "{}-{}",
-        field(rustc, "release")?,
-        field(rustc, "host")?
-    ))
 }
 
 impl Lack {

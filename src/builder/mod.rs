@@ -305,6 +305,13 @@ pub enum BuilderError {
     },
 }
 
+impl BuilderError {
+    /// Whether the task is to blame: it used up what it may use.
+    pub fn is_of_task(&self) -> bool {
+        matches!(self, Self::Time { .. } | Self::Memory { .. })
+    }
+}
+
 /// Result of a builder's operation.
 pub type Result<T> = std::result::Result<T, BuilderError>;
 

@@ -112,6 +112,18 @@ pub fn field<'a>(version: &'a str, name: &str) -> Option<&'a str> {
     })
 }
 
+/// The builder of a toolchain, by what `rustc -vV` printed: its release, or
+/// `nightly`, and its host.
+pub fn builder_name(rustc: &str) -> Option<String> {
+    let release = field(rustc, "release")?;
+    let release = if release.contains("nightly") {
+        "nightly"
+    } else {
+        release
+    };
+    Some(format!("{release}-{}", field(rustc, "host")?))
+}
+
 fn key(environment: &Environment, folder: &Path) -> RecipeHash {
     let mut key = Canonical::new("quickbuild-toolchain-4");
     // Cargo's home has no part in it: its settings are asked for apart.

@@ -11,6 +11,7 @@ use clap_complete::Shell;
 
 use super::serve::ServeArguments;
 use super::service::ServiceArguments;
+use super::worker::WorkerArguments;
 pub(super) use analysis::{AlignArguments, AnalyseArguments, AnalysisFormat};
 pub(super) use places::{CopyArguments, PruneArguments, PublishingArguments, PushArguments};
 
@@ -171,6 +172,16 @@ pub(super) enum Command {
         after_help = "Examples:\n  quickbuild service --listen 127.0.0.1:8090 --data /var/lib/quickbuild\n  curl --data-binary @Cargo.lock http://127.0.0.1:8090/v1/lockfiles"
     )]
     Service(Box<ServiceArguments>),
+    /// Build what a service wants built.
+    ///
+    /// Recipes are realised in containers of the builders that this machine has,
+    /// and their outputs sent to the service, which signs and publishes them. The
+    /// token is in QUICKBUILD_WORKER_TOKEN.
+    #[command(
+        after_help = "Example: QUICKBUILD_WORKER_TOKEN=qbs_… quickbuild worker --server https://quickbuild.example.org\n\
+            Exit code 0: it was asked to stop, or with `--once` there is nothing to build."
+    )]
+    Worker(WorkerArguments),
     /// Show or forget what substituters answered.
     #[command(subcommand)]
     Cache(CacheCommand),

@@ -71,7 +71,7 @@ fn file_name(name: &KeyName) -> String {
 }
 
 /// Reads the secret key of a name, or the one in a file: a name has no `/`.
-fn read(surroundings: &Surroundings, name: &str) -> Result<SecretKey, Failure> {
+pub(super) fn read(surroundings: &Surroundings, name: &str) -> Result<SecretKey, Failure> {
     let path = if name.contains('/') {
         surroundings.folder.join(name)
     } else {

@@ -24,6 +24,7 @@ mod service;
 mod store;
 mod substitute;
 mod terminal;
+mod worker;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -224,6 +225,7 @@ fn run(
         Command::Service(arguments) => service::run(surroundings, *arguments),
         Command::Analyse(arguments) => analyse::run(surroundings, &arguments),
         Command::Cache(command) => cache::run(surroundings, command),
+        Command::Worker(arguments) => worker::run(surroundings, &arguments),
         Command::Realise(arguments) => realise::run(surroundings, arguments),
         Command::Log { recipe } => realise::log(surroundings, &recipe),
         Command::Recipe(command) => recipe::run(surroundings, command, cargo_arguments),

@@ -16,7 +16,7 @@ use crate::builder::docker::{Engine, Image};
 use crate::builder::image::{PATH, REPOSITORY, definitions};
 use crate::builder::pin::{limits, pinned_image};
 use crate::builder::{Builder, BuilderError, Limits, local};
-use crate::cargo::toolchain::{Toolchain, field};
+use crate::cargo::toolchain::{Toolchain, builder_name, field};
 use crate::config::{Config, project_file};
 use crate::digest::RecipeHash;
 use crate::environment::Environment;
@@ -232,7 +232,7 @@ impl<'a> Scene<'a> {
 
     /// What the builder of a piece promises and may use.
     fn terms(&self, piece: &Piece) -> Result<Terms, Failure> {
-        let own = builder_name(&piece.rustc);
+        let own = builder_name(&piece.rustc).unwrap_or_else(|| "unknown".to_owned());
         let name = self
             .arguments
             .toolchain
@@ -313,7 +313,16 @@ impl<'a> Scene<'a> {
             terms,
             substituters: &substituters,
         };
-        let realisation = order.run(terminal).map_err(failure)?;
+        let realisation = match order.run(terminal) {
+            Ok(realisation) => realisation,
+            Err(error) => {
+                if self.arguments.format == Format::Json {
+                    terminal.clear();
+                    print_json(&Undone::new(&error));
+                }
+                return Err(failure(error));
+            }
+        };
         terminal.clear();
         match self.arguments.format {
             Format::Text => print_line(&summary(&realisation)),
@@ -339,7 +348,7 @@ fn inside(surroundings: &Surroundings, job: &Path) -> Result<ExitCode, Failure> 
 
 /// The pinned image; where none is pinned, the one that was made here, whose
 /// digest is in all that it makes.
-fn image(engine: &Engine, config: &Config, name: &str) -> Result<Image, Failure> {
+pub(super) fn image(engine: &Engine, config: &Config, name: &str) -> Result<Image, Failure> {
     let found = match pinned_image(engine, config, name) {
         Err(BuilderError::NotPinned { .. }) => {
             let image = format!("{REPOSITORY}:{}", tag(name));
@@ -356,20 +365,9 @@ fn image(engine: &Engine, config: &Config, name: &str) -> Result<Image, Failure>
     })
 }
 
-/// The builder of a toolchain: its release, or `nightly`, and its host.
-fn builder_name(rustc: &str) -> String {
-    let release = field(rustc, "release").unwrap_or("unknown");
-    let release = if release.contains("nightly") {
-        "nightly"
-    } else {
-        release
-    };
-    format!("{release}-{}", field(rustc, "host").unwrap_or("unknown"))
-}
-
 /// One line, as Cargo would say it.
 fn summary(realisation: &Realisation) -> String {
-    let valid = realisation.valid;
+    let valid = realisation.valid.len();
     if realisation.settled {
         return match realisation.fetched.outputs {
             0 => format!("quickbuild: all {valid} outputs are valid, nothing to do"),
@@ -391,10 +389,30 @@ fn summary(realisation: &Realisation) -> String {
 #[serde(rename_all = "kebab-case")]
 struct Printed<'a> {
     valid: usize,
+    outputs: &'a [String],
     added: &'a [String],
     fetched: usize,
     missing: Vec<PrintedMissing<'a>>,
     seconds: f64,
+}
+
+/// What `--format json` prints where nothing came of it.
+#[derive(Serialize)]
+#[serde(rename_all = "kebab-case")]
+struct Undone {
+    /// Why.
+    error: String,
+    /// Whether what was to be built is to blame, and not the machine.
+    recipe: bool,
+}
+
+impl Undone {
+    fn new(error: &RealiseError) -> Self {
+        Self {
+            error: chain(error),
+            recipe: error.is_of_recipe(),
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -407,7 +425,8 @@ impl<'a> Printed<'a> {
     fn new(realisation: &'a Realisation) -> Self {
         let missing = realisation.missing.iter();
         Self {
-            valid: realisation.valid,
+            valid: realisation.valid.len(),
+            outputs: &realisation.valid,
             added: &realisation.added,
             fetched: realisation.fetched.outputs,
             missing: missing

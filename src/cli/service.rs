@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
@@ -10,16 +11,21 @@ use clap::{Args, Subcommand};
 use super::arguments::Format;
 use super::terminal::{print_json, print_line};
 use super::{Exit, Failure, Surroundings};
+use crate::builder::image::definitions;
 use crate::config::{parse_age, parse_size};
 use crate::console;
 use crate::output::provenance::Timestamp;
 use crate::serve::TlsFiles;
 use crate::service::access::{self, Scope};
-use crate::service::database::{Database, Location};
-use crate::service::{self, Limits, Options, ServiceError};
+use crate::service::database::Location;
+use crate::service::{self, Limits, Options, Publishing, Rules, ServiceError};
+use crate::substituter::Substituter;
 
 /// The database's URL; it may have a password, which no command line should.
 const DATABASE: &str = "QUICKBUILD_SERVICE_DATABASE";
+
+/// The shortest lease.
+const SHORTEST: Duration = Duration::from_secs(5);
 
 /// Arguments of `service`.
 #[derive(Debug, Args)]
@@ -58,6 +64,30 @@ pub(super) struct ServiceArguments {
     /// How long requests may still take after SIGINT or SIGTERM.
     #[arg(long, value_name = "AGE", default_value = "30s")]
     grace: String,
+    /// How many must want a recipe before it is built.
+    #[arg(long, value_name = "N", default_value = "3")]
+    threshold: std::num::NonZeroU32,
+    /// The key that signs what workers build: a name, or a file; without one,
+    /// nothing is built.
+    #[arg(long, value_name = "KEY")]
+    key: Option<String>,
+    /// The substituter to publish in: a folder, `s3://…` and others that `push`
+    /// knows; `public` in the service's folder by default.
+    #[arg(long, value_name = "URL")]
+    publish: Option<String>,
+    /// How long builders may work a day, all together.
+    #[arg(long, value_name = "AGE")]
+    budget: Option<String>,
+    /// After how long a worker is given up of which nothing is heard.
+    #[arg(long, value_name = "AGE", default_value = "2m")]
+    lease: String,
+    /// When a build that failed is tried again; four times as long after each
+    /// further failure, and after the fifth in seven days it rests.
+    #[arg(long, value_name = "AGE", default_value = "1m")]
+    retry: String,
+    /// Bytes that the outputs of a build may have.
+    #[arg(long, value_name = "SIZE", default_value = "4GiB")]
+    max_outputs: String,
     /// Do not write a line of JSON for each request on standard output.
     #[arg(long)]
     no_access_log: bool,
@@ -90,7 +120,7 @@ enum TokenCommand {
     Add {
         /// A name: letters, digits, `-`, `_` and `.`.
         name: String,
-        /// What it is for: `report`; nothing asks for `work`, `work-trusted` and `admin` yet. May be repeated.
+        /// What it is for: `report`, `work` (what is built counts when another worker has built the same), `work-trusted` (what is built is believed); nothing asks for `admin` yet. May be repeated.
         #[arg(long = "scope", required = true)]
         scopes: Vec<Scope>,
         /// For how long it counts.
@@ -132,6 +162,8 @@ pub(super) fn run(
         None => {}
     }
     let limits = limits(&arguments)?;
+    let rules = rules(&arguments)?;
+    let publishing = Arc::new(publishing(surroundings, &arguments, &data)?);
     let tls = arguments.tls_cert.zip(arguments.tls_key);
     let tls = tls.map(|(certificates, key)| TlsFiles { certificates, key });
     let scheme = if tls.is_some() { "https" } else { "http" };
@@ -145,6 +177,8 @@ pub(super) fn run(
         tls,
         data,
         database,
+        rules,
+        publishing,
         proxies: arguments.proxies,
         limits,
         access_log: !arguments.no_access_log,
@@ -170,12 +204,66 @@ fn failure(error: ServiceError) -> Failure {
     failure
 }
 
-fn limits(arguments: &ServiceArguments) -> Result<Limits, Failure> {
-    let age = |text: &str| {
-        let seconds = parse_age(text)
-            .ok_or_else(|| Failure::new(format!("`{text}` is not a time")).hint("write `30s`"));
-        seconds.map(Duration::from_secs)
+fn age(text: &str) -> Result<Duration, Failure> {
+    let seconds = parse_age(text)
+        .ok_or_else(|| Failure::new(format!("`{text}` is not a time")).hint("write `30s`"));
+    seconds.map(Duration::from_secs)
+}
+
+fn rules(arguments: &ServiceArguments) -> Result<Rules, Failure> {
+    let budget = arguments.budget.as_deref().map(age).transpose()?;
+    let lease = age(&arguments.lease)?;
+    if lease < SHORTEST {
+        return Err(Failure::new("a lease is at least five seconds")
+            .hint("workers tell that they live four times within it"));
+    }
+    let upload = parse_size(&arguments.max_outputs).ok_or_else(|| {
+        Failure::new(format!("`{}` is not a size", arguments.max_outputs)).hint("write `4GiB`")
+    })?;
+    Ok(Rules {
+        threshold: arguments.threshold.get(),
+        budget: budget.map(|budget| budget.as_secs()),
+        lease,
+        retry: age(&arguments.retry)?,
+        upload,
+        ..Rules::default()
+    })
+}
+
+/// Where outputs go, and what they must be.
+fn publishing(
+    surroundings: &Surroundings,
+    arguments: &ServiceArguments,
+    data: &std::path::Path,
+) -> Result<Publishing, Failure> {
+    let config = surroundings.config()?;
+    let to = match &arguments.publish {
+        Some(url) => surroundings.substituter(&config, url)?,
+        None => {
+            let folder = data.join("public");
+            crate::fs::create_private_dir_all(data)?;
+            crate::fs::create_dir_all(&folder)?;
+            Substituter::folder(&folder)?
+        }
     };
+    let key = arguments.key.as_deref();
+    let key = key
+        .map(|name| super::key::read(surroundings, name))
+        .transpose()?;
+    let images = config.builders.iter().filter_map(|(name, settings)| {
+        let digest = settings.image.as_ref()?.digest.strip_prefix("sha256:")?;
+        Some((name.clone(), digest.parse().ok()?))
+    });
+    let project = crate::config::project_file(&surroundings.folder);
+    Ok(Publishing {
+        to,
+        key,
+        images: images.collect(),
+        definitions: definitions(project.as_deref().and_then(std::path::Path::parent))?,
+    })
+}
+
+fn limits(arguments: &ServiceArguments) -> Result<Limits, Failure> {
     let body = parse_size(&arguments.max_report).and_then(|size| usize::try_from(size).ok());
     let body = body.ok_or_else(|| {
         Failure::new(format!("`{}` is not a size", arguments.max_report)).hint("write `4MiB`")
@@ -191,12 +279,7 @@ fn limits(arguments: &ServiceArguments) -> Result<Limits, Failure> {
 
 fn migrate(data: &std::path::Path, location: &Location) -> Result<ExitCode, Failure> {
     crate::fs::create_private_dir_all(data)?;
-    let before = service::runtime()?.block_on(async {
-        let database = Database::open(location).await?;
-        let before = database.migrate().await?;
-        database.close().await;
-        Ok::<_, service::database::DatabaseError>(before)
-    })?;
+    let before = service::runtime()?.block_on(async { service::migrate(location).await })?;
     let now = service::VERSION;
     let said = match before {
         0 => format!("the tables are made, in version {now}"),

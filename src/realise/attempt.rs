@@ -197,8 +197,9 @@ impl Attempt<'_> {
         run.state(self.into, &imported.added, &report.outputs)?;
         observer.clear();
         let missing = report.missing.iter();
+        let outputs = report.outputs.iter();
         let realisation = Realisation {
-            valid: report.outputs.len(),
+            valid: outputs.map(|made| made.output.clone()).collect(),
             added: imported.added,
             missing: missing
                 .map(|m| (format!("{} ({})", m.package, m.kind), m.reason.clone()))

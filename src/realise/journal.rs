@@ -90,7 +90,7 @@ impl Journal {
         let name = format!("{}-{}", entry.started, std::process::id());
         let path = fs::unique_beside(&self.logs.join(name)).with_extension("log");
         let mut log = Log {
-            file: Box::new(std::io::BufWriter::new(fs::create(&path)?)),
+            file: Box::new(std::io::LineWriter::new(fs::create(&path)?)),
             path,
         };
         log.line(&format!("{}, by {}", entry.name, entry.maker));

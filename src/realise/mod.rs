@@ -48,6 +48,7 @@ mod unpack;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+pub use audit::Promise;
 pub use compare::Comparison;
 pub use inside::InsideError;
 pub use scratch::scratch;
@@ -116,8 +117,8 @@ pub struct Terms {
 /// What came of it.
 #[derive(Debug, Default)]
 pub struct Realisation {
-    /// Outputs that are valid now.
-    pub valid: usize,
+    /// Store names of the outputs that are valid now.
+    pub valid: Vec<String>,
     /// Store names of those that are new.
     pub added: Vec<String>,
     /// Units of packages that have no output, with reasons.
@@ -176,6 +177,19 @@ pub enum RealiseError {
     /// A file.
     #[error("a file cannot be used")]
     File(#[from] FsError),
+}
+
+impl RealiseError {
+    /// Whether what was to be built is to blame, so that it fails elsewhere, too:
+    /// the build failed, it used up what it may use, or its outputs show what
+    /// they must not. Otherwise it is this machine, its engine or its network.
+    pub fn is_of_recipe(&self) -> bool {
+        match self {
+            Self::Failed { .. } | Self::Refused(_) | Self::Plan(_) => true,
+            Self::Builder { source, .. } => source.is_of_task(),
+            _ => false,
+        }
+    }
 }
 
 /// Result of a realisation.

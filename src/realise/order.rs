@@ -33,7 +33,7 @@ impl Order<'_> {
             && outputs.iter().all(|name| self.is_valid(name))
         {
             return Ok(Realisation {
-                valid: outputs.len(),
+                valid: outputs,
                 settled: true,
                 ..Realisation::default()
             });
@@ -49,7 +49,7 @@ impl Order<'_> {
             if let Some(outputs) = self.complete()? {
                 journal.remember(key, &outputs)?;
                 return Ok(Realisation {
-                    valid: outputs.len(),
+                    valid: outputs,
                     fetched,
                     settled: true,
                     ..Realisation::default()

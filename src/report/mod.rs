@@ -5,6 +5,7 @@
 //! | `wire` | a report as it is sent; pure |
 //! | `lock` | what may be said of a lock file; pure |
 //! | `send` | sent within a bound, after a miss |
+//! | [`work`] | what workers and a service say to each other; pure |
 //!
 //! Invariants:
 //! * Nothing is sent that the user has not switched on, in a file of their own.
@@ -15,6 +16,7 @@
 mod lock;
 mod send;
 mod wire;
+pub mod work;
 
 use std::path::Path;
 

@@ -38,7 +38,7 @@ mod site;
 pub mod times;
 mod tls;
 mod tokens;
-mod uploads;
+pub(crate) mod uploads;
 
 use std::io;
 use std::net::SocketAddr;

@@ -31,7 +31,7 @@ use super::rate::Rates;
 use super::reply::{Handled, Reply};
 use super::route::Target;
 use super::tokens::{Standing, Tokens};
-use super::uploads::{Uploads, next, too_large, whole};
+use super::uploads::{ReceiveError, Uploads, next, whole};
 use crate::digest::{ContentHash, ContentHasher};
 use crate::fs::{self, File, Stamp};
 use crate::substituter::{INVENTORY, Question, archive_path, document};
@@ -438,7 +438,7 @@ impl Site {
             };
         }
         if body.size_hint().lower() > writing.limit {
-            return Err(too_large(writing.limit));
+            return Err(ReceiveError::TooLarge(writing.limit).into());
         }
         let received = writing.uploads.receive(body, writing.limit).await?;
         let size = received.size();

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::StatusCode;
-use hyper::body::{Body as _, Incoming};
+use hyper::body::{Body, Incoming};
 use tokio::sync::Semaphore;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::task::spawn_blocking;
@@ -31,7 +31,7 @@ const AHEAD: usize = 8;
 const FOLDER: &str = ".uploads";
 
 /// The place of archives that are not whole.
-pub(super) struct Uploads {
+pub(crate) struct Uploads {
     folder: PathBuf,
     permits: Semaphore,
     /// Tells others that the folder is in use.
@@ -39,10 +39,49 @@ pub(super) struct Uploads {
 }
 
 /// A body that was received.
-pub(super) struct Received {
+pub(crate) struct Received {
     path: PathBuf,
     size: u64,
     sha256: ContentHash,
+}
+
+/// Why a body is not received.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ReceiveError {
+    #[error("the body does not come")]
+    Silent,
+    #[error("the body broke off")]
+    Broken,
+    #[error("the body has more than {0} bytes")]
+    TooLarge(u64),
+    #[error("the server's disk is full")]
+    Full,
+    #[error("the body cannot be written")]
+    File(#[from] FsError),
+    #[error("the body cannot be written")]
+    Task(#[from] tokio::task::JoinError),
+}
+
+impl ReceiveError {
+    /// What a client is told.
+    pub(crate) fn status(&self) -> StatusCode {
+        match self {
+            Self::Silent => StatusCode::REQUEST_TIMEOUT,
+            Self::Broken => StatusCode::BAD_REQUEST,
+            Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::Full => StatusCode::INSUFFICIENT_STORAGE,
+            Self::File(_) | Self::Task(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+}
+
+impl From<ReceiveError> for Reply {
+    fn from(error: ReceiveError) -> Self {
+        match error.status() {
+            StatusCode::INTERNAL_SERVER_ERROR => Self::failure(&error),
+            status => Self::line(status, error),
+        }
+    }
 }
 
 enum Piece {
@@ -53,7 +92,7 @@ enum Piece {
 impl Uploads {
     /// Makes a place of its own below a published folder, and throws away those
     /// of servers that are gone.
-    pub(super) fn begin(root: &Path) -> Result<Self, FsError> {
+    pub(crate) fn begin(root: &Path) -> Result<Self, FsError> {
         let _lock = Lock::exclusive(&root.join(".lock"))?;
         for left in fs::list(&root.join(FOLDER))? {
             // One that ends just now takes its own away.
@@ -70,8 +109,17 @@ impl Uploads {
         })
     }
 
+    /// A folder for what is made of a body, gone at the latest with this server.
+    pub(crate) fn scratch(&self) -> PathBuf {
+        fs::unique_beside(&self.folder.join("scratch"))
+    }
+
     /// Receives a body of at most `limit` bytes.
-    pub(super) async fn receive(&self, body: &mut Incoming, limit: u64) -> Result<Received, Reply> {
+    pub(crate) async fn receive<B: Body<Data = Bytes> + Unpin>(
+        &self,
+        body: &mut B,
+        limit: u64,
+    ) -> Result<Received, ReceiveError> {
         let _permit = self.permits.acquire().await;
         let path = fs::unique_beside(&self.folder.join("archive"));
         let (pieces, waiting) = channel(AHEAD);
@@ -80,15 +128,11 @@ impl Uploads {
         drop(pieces);
         let written = writer.await;
         sent?;
-        match written {
-            Ok(Ok(Some(received))) => Ok(received),
-            Ok(Ok(None)) => Err(broken()),
-            Ok(Err(error)) if error.is_full() => Err(Reply::line(
-                StatusCode::INSUFFICIENT_STORAGE,
-                "the server's disk is full",
-            )),
-            Ok(Err(error)) => Err(Reply::failure(&error)),
-            Err(error) => Err(Reply::failure(&error)),
+        match written? {
+            Ok(Some(received)) => Ok(received),
+            Ok(None) => Err(ReceiveError::Broken),
+            Err(error) if error.is_full() => Err(ReceiveError::Full),
+            Err(error) => Err(error.into()),
         }
     }
 }
@@ -101,6 +145,11 @@ impl Drop for Uploads {
 }
 
 impl Received {
+    /// Where it is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
     pub(super) fn size(&self) -> u64 {
         self.size
     }
@@ -126,21 +175,16 @@ impl Drop for Received {
     }
 }
 
-fn broken() -> Reply {
-    Reply::line(StatusCode::BAD_REQUEST, "the body broke off")
-}
-
 /// The next bytes of a body.
-pub(super) async fn next(body: &mut Incoming) -> Result<Option<Bytes>, Reply> {
+pub(super) async fn next<B: Body<Data = Bytes> + Unpin>(
+    body: &mut B,
+) -> Result<Option<Bytes>, ReceiveError> {
     loop {
         let frame = std::future::poll_fn(|context| Pin::new(&mut *body).poll_frame(context));
         return match timeout(SILENCE, frame).await {
-            Err(_elapsed) => Err(Reply::line(
-                StatusCode::REQUEST_TIMEOUT,
-                "the body does not come",
-            )),
+            Err(_elapsed) => Err(ReceiveError::Silent),
             Ok(None) => Ok(None),
-            Ok(Some(Err(_broken))) => Err(broken()),
+            Ok(Some(Err(_broken))) => Err(ReceiveError::Broken),
             Ok(Some(Ok(frame))) => match frame.into_data() {
                 Ok(bytes) => Ok(Some(bytes)),
                 Err(_trailers) => continue,
@@ -149,38 +193,34 @@ pub(super) async fn next(body: &mut Incoming) -> Result<Option<Bytes>, Reply> {
     }
 }
 
-/// Why a body is refused that is too large.
-pub(super) fn too_large(limit: u64) -> Reply {
-    Reply::line(
-        StatusCode::PAYLOAD_TOO_LARGE,
-        format!("the body has more than {limit} bytes"),
-    )
-}
-
 /// All of a body of at most `limit` bytes.
-pub(super) async fn whole(body: &mut Incoming, limit: u64) -> Result<Vec<u8>, Reply> {
+pub(super) async fn whole(body: &mut Incoming, limit: u64) -> Result<Vec<u8>, ReceiveError> {
     if body.size_hint().lower() > limit {
-        return Err(too_large(limit));
+        return Err(ReceiveError::TooLarge(limit));
     }
     let mut bytes = Vec::new();
     while let Some(piece) = next(body).await? {
         bytes.extend_from_slice(&piece);
         if bytes.len() as u64 > limit {
-            return Err(too_large(limit));
+            return Err(ReceiveError::TooLarge(limit));
         }
     }
     Ok(bytes)
 }
 
-async fn send(body: &mut Incoming, limit: u64, to: &Sender<Piece>) -> Result<(), Reply> {
+async fn send<B: Body<Data = Bytes> + Unpin>(
+    body: &mut B,
+    limit: u64,
+    to: &Sender<Piece>,
+) -> Result<(), ReceiveError> {
     if body.size_hint().lower() > limit {
-        return Err(too_large(limit));
+        return Err(ReceiveError::TooLarge(limit));
     }
     let mut size = 0;
     while let Some(piece) = next(body).await? {
         size += piece.len() as u64;
         if size > limit {
-            return Err(too_large(limit));
+            return Err(ReceiveError::TooLarge(limit));
         }
         if to.send(Piece::Bytes(piece)).await.is_err() {
             return Ok(()); // the writer says why

@@ -122,6 +122,26 @@ pub(super) async fn of(database: &Database, wants: &[i64]) -> Result<HashMap<i64
     Ok(voices)
 }
 
+/// All of a kind that at least so many want, by their ids.
+pub(super) async fn at_least(database: &Database, kind: Kind, voices: i64) -> Result<Vec<i64>> {
+    let find = match kind {
+        Kind::Tree => "SELECT block, voices FROM counts WHERE trees >= $1 ORDER BY block",
+        Kind::Recipe => "SELECT block, voices FROM counts WHERE recipes >= $1 ORDER BY block",
+        Kind::Builder => "SELECT block, voices FROM counts WHERE builders >= $1 ORDER BY block",
+    };
+    let least = Count { kind: 0, voices }.digits();
+    let query = sqlx::query(find).bind(least);
+    let rows = query.fetch_all(database.readers()).await.doing(DOING)?;
+    let mut wants = Vec::new();
+    for row in rows {
+        let text: String = row.try_get(1).doing(DOING)?;
+        let of_kind = Block::read(&text).wants(row.try_get(0).doing(DOING)?, kind);
+        let enough = of_kind.filter(|(_, count)| count.voices >= voices);
+        wants.extend(enough.map(|(want, _)| want));
+    }
+    Ok(wants)
+}
+
 /// The most wanted of a kind by at least two, with how many want each; what has
 /// as many as another comes in the order in which it became known.
 pub(super) async fn top(database: &Database, kind: Kind, limit: usize) -> Result<Vec<(i64, i64)>> {

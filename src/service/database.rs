@@ -127,8 +127,8 @@ pub enum DatabaseError {
     /// A file cannot be written.
     #[error("the copy cannot be written")]
     Copy(#[from] FsError),
-    /// The queue's tables.
-    #[error("the queue's tables cannot be made")]
+    /// The queue.
+    #[error("the queue of builds cannot be used")]
     Queue(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
@@ -308,7 +308,7 @@ impl Database {
 
     /// Makes the tables, or brings them up to date; gives the version it had.
     /// Nothing is half done: each step is a transaction.
-    pub async fn migrate(&self) -> Result<i64> {
+    pub(super) async fn migrate(&self) -> Result<i64> {
         let begin = self.version().await?;
         if begin > VERSION {
             return Err(DatabaseError::Newer { found: begin });
@@ -375,7 +375,7 @@ impl Database {
 /// not wait for writers (`journal_mode`), and a commit does not take what others
 /// wrote from the log to the file, unless that has become 256 MiB
 /// ([`Database::checkpoint`] does it beside them).
-const SQLITE: &[&str] = &[
+pub(super) const SQLITE: &[&str] = &[
     "PRAGMA busy_timeout = 10000",
     "PRAGMA journal_mode = WAL",
     "PRAGMA synchronous = FULL",

@@ -1,11 +1,12 @@
-//! The service: counts what is wanted.
+//! The service: counts what is wanted, and has it built.
 //!
 //! ```text
 //! connections (serve) ─► web ─► access      who is it
 //!                         │
 //!                         ├─► intake        what was sent, taken apart (pure)
 //!                         ├─► counter       one transaction for all that waits
-//!                         └─► demand        what is wanted, asked
+//!                         ├─► demand        what is wanted, asked
+//!                         └─► builds        what is wanted enough, by workers
 //!                                │
 //!                            database       SQLite or PostgreSQL, one SQL
 //! ```
@@ -16,9 +17,11 @@
 //! | [`counter`] | who wants what, counted exactly |
 //! | `counts` | how many want each thing, many in a row |
 //! | [`demand`] | what is wanted, and what was saved |
+//! | [`builds`], `queue` | what is wanted enough, built by workers, and published |
 //! | [`access`] | tokens, and who is counted |
 //! | [`database`], `schema`, `ids` | where it lies |
 //! | `dashboard`, `pages`, `badge` | pages and pictures for people |
+//! | `work` | what workers ask |
 //! | `web`, `body`, `answer`, `journal` | requests, answers, logs and metrics |
 //!
 //! Invariants:
@@ -32,6 +35,7 @@ pub mod access;
 mod answer;
 mod badge;
 mod body;
+pub mod builds;
 pub mod counter;
 mod counts;
 mod dashboard;
@@ -41,8 +45,10 @@ mod ids;
 pub mod intake;
 mod journal;
 mod pages;
+mod queue;
 mod schema;
 mod web;
+mod work;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -55,9 +61,12 @@ use crate::console;
 use crate::fs::{self, FsError};
 use crate::serve::connections::Door;
 use crate::serve::{TlsError, TlsFiles, stopped_by_signals};
+use builds::Builds;
 use counter::Counter;
 use database::{Database, DatabaseError, Location};
+use queue::Queue;
 
+pub use builds::{Publishing, Rules};
 pub use schema::VERSION;
 
 /// How often SQLite's log is taken to the file.
@@ -76,6 +85,10 @@ pub struct Options {
     pub database: Location,
     /// Addresses of proxies, which say for whom they ask.
     pub proxies: Vec<IpAddr>,
+    /// When something is built.
+    pub rules: Rules,
+    /// Where what was built goes.
+    pub publishing: Arc<Publishing>,
     /// Bounds.
     pub limits: Limits,
     /// Whether each request is told on standard output.
@@ -136,10 +149,10 @@ pub fn runtime() -> Result<tokio::runtime::Runtime, ServiceError> {
 /// when that is asked for.
 pub async fn open(data: &std::path::Path, location: &Location) -> Result<Database, ServiceError> {
     fs::create_private_dir_all(data)?;
-    let database = Database::open(location).await?;
     if matches!(location, Location::File(_)) {
-        database.migrate().await?;
+        migrate(location).await?;
     }
+    let database = Database::open(location).await?;
     database.check().await?;
     Ok(database)
 }
@@ -164,6 +177,17 @@ pub async fn back_up(
     copied
 }
 
+/// Makes the tables, or brings them up to date; gives the version that they had.
+pub async fn migrate(location: &Location) -> Result<i64, DatabaseError> {
+    let database = Database::open(location).await?;
+    let before = database.migrate().await?;
+    database.close().await;
+    let queue = Queue::open(location).await?;
+    queue.migrate().await?;
+    queue.close().await;
+    Ok(before)
+}
+
 /// Serves until the process is told to stop. `started` gets the address.
 pub fn run(options: Options, started: impl FnOnce(SocketAddr)) -> Result<(), ServiceError> {
     let runtime = runtime()?;
@@ -176,6 +200,13 @@ pub fn run(options: Options, started: impl FnOnce(SocketAddr)) -> Result<(), Ser
 async fn serve(options: &Options, started: impl FnOnce(SocketAddr)) -> Result<(), ServiceError> {
     let database = open(&options.data, &options.database).await?;
     let secret = access::secret(&database).await?;
+    let builds = Builds::new(
+        database.clone(),
+        Queue::open(&options.database).await?,
+        options.rules.clone(),
+        Arc::clone(&options.publishing),
+        &options.data,
+    )?;
     let (counter, counting) = Counter::start(database.clone());
     let beside = database.clone();
     let checkpoints = tokio::spawn(async move {
@@ -184,7 +215,8 @@ async fn serve(options: &Options, started: impl FnOnce(SocketAddr)) -> Result<()
             beside.checkpoint().await;
         }
     });
-    let app = web::App::new(options, database.clone(), counter, secret);
+    let triggers = tokio::spawn(trigger(builds.clone()));
+    let app = web::App::new(options, builds.clone(), counter, secret);
     let Limits {
         connections, grace, ..
     } = options.limits;
@@ -210,6 +242,25 @@ async fn serve(options: &Options, started: impl FnOnce(SocketAddr)) -> Result<()
     drop(app);
     let _ = tokio::time::timeout(grace, counting).await;
     checkpoints.abort();
+    triggers.abort();
+    builds.close().await;
     database.close().await;
     Ok(())
+}
+
+/// Looks for what is to be built, for ever. Where the database is away, the next
+/// look finds the same.
+async fn trigger(builds: Builds) {
+    let mut is_failing = false;
+    loop {
+        let done = builds.trigger().await;
+        if let Err(error) = &done
+            && !is_failing
+        {
+            let said = console::chain(error);
+            console::line(&format!("warning: builds cannot be queued: {said}"));
+        }
+        is_failing = done.is_err();
+        tokio::time::sleep(builds.rules().pause).await;
+    }
 }

@@ -4,7 +4,7 @@
 pub const VERSION: i64 = STEPS.len() as i64;
 
 /// Statements end with a semicolon and a new line.
-pub(super) const STEPS: &[&str] = &[COUNTING];
+pub(super) const STEPS: &[&str] = &[COUNTING, BUILDING];
 
 /// What is wanted, by how many.
 ///
@@ -96,5 +96,83 @@ CREATE TABLE actions (
     actor TEXT NOT NULL,
     action TEXT NOT NULL,
     subject TEXT NOT NULL
+);
+";
+
+/// What is built.
+///
+/// * `builds`: a recipe that was wanted often enough. Its `state` is `queued`,
+///   `leased`, `built`, `resting` (it failed too often), `refused` (it may not be
+///   built here), or `covered`: the build `root` makes it as well. `round` counts
+///   tries, and `pushed` is the last one that the queue knows.
+/// * `tries`: a lease, with what came of it, and the end of its log.
+/// * `votes`: what workers that are not believed alone have made.
+/// * `outputs`: what is published.
+/// * `worker_names`: who asked for work, and when last (apalis has `Workers`, which is
+///   another word for SQLite only in capitals).
+const BUILDING: &str = "
+CREATE TABLE builds (
+    id {id} PRIMARY KEY,
+    want BIGINT NOT NULL UNIQUE,
+    recipe TEXT NOT NULL,
+    name TEXT NOT NULL,
+    version TEXT NOT NULL,
+    builder TEXT NOT NULL,
+    state TEXT NOT NULL,
+    reason TEXT NOT NULL,
+    root BIGINT NOT NULL,
+    round BIGINT NOT NULL,
+    pushed BIGINT NOT NULL,
+    after BIGINT NOT NULL,
+    priority BIGINT NOT NULL,
+    lease TEXT NOT NULL,
+    task TEXT NOT NULL,
+    since BIGINT NOT NULL,
+    ended BIGINT NOT NULL
+);
+CREATE INDEX builds_by_state ON builds (state, builder, after);
+CREATE INDEX builds_by_root ON builds (root);
+CREATE TABLE tries (
+    lease TEXT PRIMARY KEY,
+    build BIGINT NOT NULL,
+    token TEXT NOT NULL,
+    worker TEXT NOT NULL,
+    began BIGINT NOT NULL,
+    seen BIGINT NOT NULL,
+    ended BIGINT NOT NULL,
+    outcome TEXT NOT NULL,
+    reason TEXT NOT NULL,
+    log TEXT NOT NULL
+);
+CREATE INDEX tries_by_build ON tries (build, began);
+CREATE INDEX tries_by_time ON tries (began);
+CREATE TABLE votes (
+    output TEXT NOT NULL,
+    token TEXT NOT NULL,
+    content TEXT NOT NULL,
+    PRIMARY KEY (output, token)
+);
+CREATE TABLE outputs (
+    output TEXT PRIMARY KEY,
+    build BIGINT NOT NULL,
+    recipe TEXT NOT NULL,
+    host_recipe TEXT NOT NULL,
+    name TEXT NOT NULL,
+    content TEXT NOT NULL,
+    bytes BIGINT NOT NULL,
+    milliseconds BIGINT NOT NULL,
+    agreed BIGINT NOT NULL,
+    since BIGINT NOT NULL
+);
+CREATE INDEX outputs_by_recipe ON outputs (recipe);
+CREATE INDEX outputs_by_host_recipe ON outputs (host_recipe);
+CREATE INDEX outputs_by_name ON outputs (name);
+CREATE TABLE worker_names (
+    token TEXT NOT NULL,
+    name TEXT NOT NULL,
+    builders TEXT NOT NULL,
+    since BIGINT NOT NULL,
+    seen BIGINT NOT NULL,
+    PRIMARY KEY (token, name)
 );
 ";

@@ -22,33 +22,34 @@ use tower_service::Service as _;
 use super::access::{self, Holder, Scope};
 use super::answer::{self, Handled, Refusal};
 use super::body::{Bodies, Held};
+use super::builds::Builds;
 use super::counter::{Counter, Submission};
 use super::database::Database;
 use super::intake::{Intake, IntakeError, Kind};
 use super::journal::{self, Journal, family, sample};
 use super::{Limits, Options};
-use super::{dashboard, demand};
+use super::{dashboard, demand, work};
 use crate::serve::connections::{Application, Incoming};
 use crate::serve::rate::Rates;
 
 /// Reports that are taken apart at the same time.
 const AT_WORK: usize = 8;
 /// Things that one answer lists at most.
-const LISTED: u32 = 1_000;
+pub(super) const LISTED: u32 = 1_000;
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const FORWARDED: HeaderName = HeaderName::from_static("x-forwarded-for");
 
 /// What requests share.
 pub(super) struct App {
     pub(super) is_stopping: AtomicBool,
-    database: Database,
+    pub(super) builds: Builds,
     counter: Counter,
     secret: String,
     proxies: Vec<IpAddr>,
     rates: Rates,
     bodies: Bodies,
     at_work: Semaphore,
-    journal: Journal,
+    pub(super) journal: Journal,
     router: std::sync::OnceLock<Router>,
 }
 
@@ -59,7 +60,7 @@ struct Asking(IpAddr);
 impl App {
     pub(super) fn new(
         options: &Options,
-        database: Database,
+        builds: Builds,
         counter: Counter,
         secret: String,
     ) -> Arc<Self> {
@@ -71,7 +72,7 @@ impl App {
         } = options.limits;
         Arc::new(Self {
             is_stopping: AtomicBool::new(false),
-            database,
+            builds,
             counter,
             secret,
             proxies: options.proxies.clone(),
@@ -99,7 +100,7 @@ impl App {
     }
 
     pub(super) fn database(&self) -> &Database {
-        &self.database
+        self.builds.database()
     }
 
     /// All of a body, within bounds.
@@ -130,7 +131,7 @@ impl App {
     }
 
     /// Whose token is shown; none if none is.
-    async fn holder(&self, headers: &HeaderMap) -> Result<Option<Holder>, Refusal> {
+    pub(super) async fn holder(&self, headers: &HeaderMap) -> Result<Option<Holder>, Refusal> {
         let Some(shown) = headers.get(AUTHORIZATION) else {
             return Ok(None);
         };
@@ -143,7 +144,7 @@ impl App {
         if !scheme.eq_ignore_ascii_case("bearer") {
             return Err(unknown());
         }
-        let holder = access::holder(&self.database, token.trim()).await?;
+        let holder = access::holder(self.database(), token.trim()).await?;
         Ok(Some(holder.ok_or_else(unknown)?))
     }
 }
@@ -183,6 +184,7 @@ fn router(app: &Arc<App>) -> Router {
         .route("/v1/wants/{hash}", get(want))
         .route("/v1/totals", get(totals))
         .route("/v1/openapi.json", get(described))
+        .merge(work::routes())
         .merge(dashboard::routes())
         .fallback(async || Refusal::absent().into_response())
         .method_not_allowed_fallback(async || {
@@ -278,7 +280,7 @@ async fn ready(State(shared): State<Shared>) -> Response<Body> {
     if app.is_stopping.load(Ordering::Relaxed) {
         return answer::line(StatusCode::SERVICE_UNAVAILABLE, "stopping");
     }
-    match app.database.check().await {
+    match app.database().check().await {
         Ok(()) => answer::line(StatusCode::OK, "ready"),
         Err(_error) => answer::line(
             StatusCode::SERVICE_UNAVAILABLE,
@@ -289,7 +291,7 @@ async fn ready(State(shared): State<Shared>) -> Response<Body> {
 
 async fn metrics(State(shared): State<Shared>) -> Handled {
     let app = shared.app();
-    let totals = demand::totals(&app.database).await?;
+    let totals = demand::totals(app.database()).await?;
     let mut text = app.journal.text();
     let help = "Trees, recipes and builders that somebody ever wanted.";
     family(&mut text, "wants", "gauge", help);
@@ -385,9 +387,9 @@ async fn wants(State(shared): State<Shared>, choice: Asked<Choice>) -> Handled {
     let kind = Kind::named(choice.kind.as_deref().unwrap_or("tree"));
     let found = match &choice.package {
         Some(name) if !is_word(name) => Vec::new(),
-        Some(name) => demand::of_package(&app.database, name, limit).await?,
+        Some(name) => demand::of_package(app.database(), name, limit).await?,
         None => match kind {
-            Some(kind) => demand::top(&app.database, kind, limit).await?,
+            Some(kind) => demand::top(app.database(), kind, limit).await?,
             None => Vec::new(),
         },
     };
@@ -395,7 +397,7 @@ async fn wants(State(shared): State<Shared>, choice: Asked<Choice>) -> Handled {
 }
 
 /// Whether text could be a name or a hash; whatever else it is, there is none.
-fn is_word(text: &str) -> bool {
+pub(super) fn is_word(text: &str) -> bool {
     text.len() <= 128 && text.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
@@ -403,7 +405,7 @@ async fn want(State(shared): State<Shared>, Path(hash): Path<String>) -> Handled
     if !is_word(&hash) {
         return Err(Refusal::absent());
     }
-    let found = demand::detail(&shared.app().database, &hash).await?;
+    let found = demand::detail(shared.app().database(), &hash).await?;
     Ok(answer::json(&found.ok_or_else(Refusal::absent)?))
 }
 
@@ -416,5 +418,5 @@ async fn described() -> Response<Body> {
 
 async fn totals(State(shared): State<Shared>) -> Handled {
     let app = shared.app();
-    Ok(answer::json(&demand::totals(&app.database).await?))
+    Ok(answer::json(&demand::totals(app.database()).await?))
 }

@@ -24,7 +24,7 @@ const RANKS: [&[&str]; 9] = [
     &["plan", "substitute", "publish", "link", "harvest", "bridge"],
     &["build", "serve", "analyse", "audit"],
     &["realise", "report"],
-    &["service"],
+    &["service", "worker"],
     &["cli"],
 ];
 

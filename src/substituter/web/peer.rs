@@ -1,5 +1,6 @@
 //! A server that is asked for something else than outputs: a service of ours.
 
+use std::path::Path;
 use std::time::Duration;
 
 use reqwest::{Method, Url};
@@ -9,6 +10,7 @@ use super::exchange::{Answer, Body, Call};
 use super::{Web, is_safe, slow};
 use crate::config::{ServiceSettings, SubstituterSettings};
 use crate::environment::Environment;
+use crate::fs;
 use crate::substituter::{Result, SubstituterError};
 
 /// Bytes that an answer may have.
@@ -68,6 +70,22 @@ impl Peer {
             super::Attempt::Done(answer) => Ok(answer.into()),
             super::Attempt::Again(error, _) => Err(error),
         }
+    }
+
+    /// Asks, and asks again where that may help; an answer of any status is one.
+    pub fn post(&self, path: &str, body: Vec<u8>, kind: &'static str) -> Result<Reply> {
+        let mut call = self.call(Method::POST, path)?;
+        call.body = Body::Bytes(body, kind);
+        self.web.exchange(&call).map(Into::into)
+    }
+
+    /// Sends a file, and sends it again where that may help; an answer of any
+    /// status is one.
+    pub fn put_file(&self, path: &str, file: &Path, kind: &'static str) -> Result<Reply> {
+        let mut call = self.call(Method::PUT, path)?;
+        let size = fs::Stamp::of(file).map_or(0, |stamp| stamp.size);
+        call.body = Body::File(file, size, kind);
+        self.web.exchange(&call).map(Into::into)
     }
 
     fn call(&self, method: Method, path: &str) -> Result<Call<'_>> {

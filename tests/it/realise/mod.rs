@@ -27,7 +27,7 @@ const RELEASE: &str = "1.95.0";
 
 /// An environment in which the builder of this toolchain is pinned, or `None`
 /// after a skip was noted.
-fn with_builder() -> Option<TestEnv> {
+pub(crate) fn with_builder() -> Option<TestEnv> {
     let env = pinned(BUILDER, builder_image()?);
     // The toolchain in the image, under whatever name it is installed.
     let project = env.project("tiny");

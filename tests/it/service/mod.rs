@@ -1,6 +1,7 @@
 //! `quickbuild service`, each test on SQLite and on PostgreSQL.
 
 mod api;
+mod building;
 mod counting;
 mod dashboard;
 mod deployment;

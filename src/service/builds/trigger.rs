@@ -1,0 +1,259 @@
+//! Which recipes become builds.
+//!
+//! The largest closures come first, and take along all that is in them: what a
+//! build of axum makes has hyper's outputs and tokio's. Where such a build fails,
+//! what it would have made is free to be built by itself.
+
+use std::collections::BTreeMap;
+
+use sqlx::{Any, Transaction};
+
+use super::{Builds, DOING, FAILURES, MEMORY, State, Wanted, closure, number, recipe_texts, text};
+use crate::cargo::toolchain::builder_name;
+use crate::fs;
+use crate::recipe::package::PackageRecipe;
+use crate::service::counts;
+use crate::service::database::{Doing as _, Result, Rows};
+use crate::service::intake::Kind;
+use crate::service::queue::Try;
+
+/// Recipes that are looked at in one go.
+const AT_ONCE: i64 = 256;
+/// Milliseconds that a package takes of which nothing is known.
+const UNKNOWN: i64 = 1_500;
+/// A setting that says how Cargo was called, and changes nothing by itself.
+const HARMLESS: &str = "cross";
+
+impl Builds {
+    /// Looks for what is to be built now, queues it, and takes back what dead
+    /// workers had. Gives the number of new builds.
+    pub(in crate::service) async fn trigger(&self) -> Result<usize> {
+        let added = self.add().await?;
+        self.wake().await?;
+        self.push().await?;
+        for builder in self.builders(State::Leased).await? {
+            self.queue.reclaim(&builder, self.rules.lease).await?;
+        }
+        Ok(added)
+    }
+
+    /// Makes builds of recipes that enough want.
+    async fn add(&self) -> Result<usize> {
+        let threshold = i64::from(self.rules.threshold);
+        let enough = counts::at_least(&self.database, Kind::Recipe, threshold).await?;
+        let enough: Rows = enough.iter().map(|want| [want]).collect();
+        const FIND: &str = "SELECT wants.id FROM {each} \
+            JOIN wants ON wants.id = CAST(each.value ->> 0 AS BIGINT) \
+            LEFT JOIN builds ON builds.want = wants.id WHERE builds.want IS NULL \
+            ORDER BY wants.packages DESC, wants.id LIMIT $2";
+        let find = sqlx::query(self.database.sql(FIND));
+        let find = find.bind(enough.finish()).bind(AT_ONCE);
+        // Most of the time there is nothing, and nobody is kept waiting.
+        let rows = find.fetch_all(self.database.readers()).await.doing(DOING)?;
+        if rows.is_empty() {
+            return Ok(0);
+        }
+        let mut transaction = self.database.begin().await?;
+        let mut added = 0;
+        for row in &rows {
+            let root = number(row, 0)?;
+            added += usize::from(self.add_one(&mut transaction, root).await?);
+        }
+        transaction.commit().await.doing(DOING)?;
+        Ok(added)
+    }
+
+    /// Makes a build, unless another server was faster, or a larger one has it.
+    async fn add_one(
+        &self,
+        transaction: &mut Transaction<'static, Any>,
+        root: i64,
+    ) -> Result<bool> {
+        let known = sqlx::query("SELECT 1 FROM builds WHERE want = $1").bind(root);
+        let known = known
+            .fetch_optional(&mut **transaction)
+            .await
+            .doing(DOING)?;
+        if known.is_some() {
+            return Ok(false);
+        }
+        let wants = closure(&self.database, transaction, root).await?;
+        let texts = recipe_texts(&self.database, transaction, &wants).await?;
+        let Some(wanted) = wants.iter().find(|wanted| wanted.id == root) else {
+            return Ok(false);
+        };
+        let (builder, obstacle) = look_at(&wants, &texts);
+        let priority = self.priority(transaction, &wants).await?;
+        let id = sqlx::query("SELECT COALESCE(MAX(id), 0) + 1 FROM builds");
+        let id = id.fetch_one(&mut **transaction).await.doing(DOING)?;
+        let id = number(&id, 0)?;
+        let state = if obstacle.is_empty() {
+            State::Queued
+        } else {
+            State::Refused
+        };
+        let now = fs::now().seconds();
+        let mut rows = Rows::new();
+        let mut row = |id: i64, wanted: &Wanted, state: State, reason: &str| {
+            let Wanted {
+                id: want,
+                hash,
+                name,
+                version,
+            } = wanted;
+            rows.push(&(
+                (id, want, hash, name, version),
+                (&builder, state.name(), reason, priority, now),
+            ));
+        };
+        row(id, wanted, state, &obstacle);
+        if state == State::Queued {
+            let others = wants.iter().filter(|other| other.id != root);
+            for (next, other) in (id + 1..).zip(others) {
+                row(next, other, State::Covered, "");
+            }
+        }
+        const ADD: &str = "INSERT INTO builds (id, want, recipe, name, version, builder, state, \
+            reason, root, round, pushed, after, priority, lease, task, since, ended) \
+            SELECT CAST(each.value -> 0 ->> 0 AS BIGINT), CAST(each.value -> 0 ->> 1 AS BIGINT), \
+            each.value -> 0 ->> 2, each.value -> 0 ->> 3, each.value -> 0 ->> 4, \
+            each.value -> 1 ->> 0, each.value -> 1 ->> 1, each.value -> 1 ->> 2, \
+            CAST($2 AS BIGINT), 1, 0, 0, CAST(each.value -> 1 ->> 3 AS BIGINT), '', '', \
+            CAST(each.value -> 1 ->> 4 AS BIGINT), 0 FROM {each} \
+            WHERE NOT EXISTS (SELECT 1 FROM builds \
+            WHERE builds.want = CAST(each.value -> 0 ->> 1 AS BIGINT))";
+        let add = sqlx::query(self.database.sql(ADD)).bind(rows.finish());
+        add.bind(id)
+            .execute(&mut **transaction)
+            .await
+            .doing(DOING)?;
+        Ok(state == State::Queued)
+    }
+
+    /// Milliseconds that a build would save, were all its packages needed by all
+    /// who want it: as long as each package took last, in whatever version.
+    async fn priority(
+        &self,
+        transaction: &mut Transaction<'static, Any>,
+        wants: &[Wanted],
+    ) -> Result<i64> {
+        const TOOK: &str = "SELECT outputs.name, MAX(outputs.milliseconds) FROM {each} \
+            JOIN outputs ON outputs.name = (each.value ->> 0) GROUP BY outputs.name";
+        let asked: Rows = wants.iter().map(|wanted| [&wanted.name]).collect();
+        let took = sqlx::query(self.database.sql(TOOK)).bind(asked.finish());
+        let took = took.fetch_all(&mut **transaction).await.doing(DOING)?;
+        let took = took.iter().map(|row| Ok((text(row, 0)?, number(row, 1)?)));
+        let took: BTreeMap<String, i64> = took.collect::<Result<_>>()?;
+        let ids: Vec<i64> = wants.iter().map(|wanted| wanted.id).collect();
+        let counted = counts::of(&self.database, &ids).await?;
+        let saved = wants.iter().map(|wanted| {
+            let took = took.get(&wanted.name).copied().unwrap_or(UNKNOWN);
+            took.saturating_mul(counted.get(&wanted.id).copied().unwrap_or(0))
+        });
+        Ok(saved.fold(0, i64::saturating_add))
+    }
+
+    /// Queues what has rested.
+    async fn wake(&self) -> Result<()> {
+        let now = fs::now().seconds();
+        let due = sqlx::query("SELECT 1 FROM builds WHERE state = $1 AND after <= $2 LIMIT 1");
+        let due = due.bind(State::Resting.name()).bind(now);
+        let due = due.fetch_optional(self.database.readers()).await;
+        if due.doing(DOING)?.is_none() {
+            return Ok(());
+        }
+        let mut transaction = self.database.begin().await?;
+        const WAKE: &str = "UPDATE builds SET state = $1, round = round + 1, after = 0 \
+            WHERE state = $2 AND after <= $3";
+        let wake = sqlx::query(WAKE)
+            .bind(State::Queued.name())
+            .bind(State::Resting.name())
+            .bind(now);
+        wake.execute(&mut *transaction).await.doing(DOING)?;
+        transaction.commit().await.doing(DOING)
+    }
+
+    /// Tells the queue what it does not know yet. Whoever is killed between the
+    /// two steps does the first one again, which does no harm.
+    pub(super) async fn push(&self) -> Result<()> {
+        const FIND: &str = "SELECT id, builder, round, priority, after FROM builds \
+            WHERE state = $1 AND pushed < round ORDER BY priority DESC, id LIMIT 1000";
+        let find = sqlx::query(FIND).bind(State::Queued.name());
+        let rows = find.fetch_all(self.database.readers()).await.doing(DOING)?;
+        for row in &rows {
+            let (build, round) = (number(row, 0)?, number(row, 2)?);
+            let what = Try { build, round };
+            // apalis has 32 bits on PostgreSQL.
+            let priority = number(row, 3)?.min(i64::from(i32::MAX));
+            let queue = text(row, 1)?;
+            self.queue
+                .push(&queue, what, priority, number(row, 4)?)
+                .await?;
+            let mut transaction = self.database.begin().await?;
+            const PUSHED: &str = "UPDATE builds SET pushed = $2 WHERE id = $1 AND pushed < $2";
+            let pushed = sqlx::query(PUSHED).bind(build).bind(round);
+            pushed.execute(&mut *transaction).await.doing(DOING)?;
+            transaction.commit().await.doing(DOING)?;
+        }
+        Ok(())
+    }
+
+    /// Builders of builds in a state.
+    async fn builders(&self, state: State) -> Result<Vec<String>> {
+        let find = sqlx::query("SELECT DISTINCT builder FROM builds WHERE state = $1");
+        let find = find.bind(state.name());
+        let rows = find.fetch_all(self.database.readers()).await.doing(DOING)?;
+        rows.iter().map(|row| text(row, 0)).collect()
+    }
+}
+
+/// The state of a build that has failed, and the second when it is tried again.
+/// `failures` are the seconds of those that are remembered, the first one first.
+pub(super) fn after_failure(failures: &[i64], now: i64, retry: i64) -> (State, i64) {
+    let count = i64::try_from(failures.len()).unwrap_or(i64::MAX);
+    if count < FAILURES {
+        let pause = retry.saturating_mul(1 << (2 * (count - 1).clamp(0, 8)));
+        return (State::Queued, now.saturating_add(pause));
+    }
+    let first = failures.first().copied().unwrap_or(now);
+    (State::Resting, first.saturating_add(MEMORY))
+}
+
+/// The builder of a closure, and why it is not built here, if it is not. Flags
+/// and linkers of a stranger are not tried: nobody else has them anyway.
+fn look_at(wants: &[Wanted], texts: &BTreeMap<i64, String>) -> (String, String) {
+    let mut builder = String::new();
+    for wanted in wants {
+        let recipe = texts
+            .get(&wanted.id)
+            .map(|text| PackageRecipe::from_toml(text));
+        let Some(Ok(recipe)) = recipe else {
+            return (builder, format!("`{}` cannot be read", wanted.hash));
+        };
+        for unit in recipe.units() {
+            let own = builder_name(&unit.toolchain.rustc).unwrap_or_default();
+            if own.is_empty() || (!builder.is_empty() && own != builder) {
+                return (builder, "its recipes are of several toolchains".to_owned());
+            }
+            builder = own;
+            if let Some(setting) = unit.settings.keys().find(|name| *name != HARMLESS) {
+                return (builder, format!("it has settings of its own: `{setting}`"));
+            }
+        }
+    }
+    (builder, String::new())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_build_is_tried_ever_later_and_rests_after_five_failures_in_a_week() {
+        let at = |failures: &[i64]| after_failure(failures, 1_000, 60);
+        assert_eq!(at(&[1_000]), (State::Queued, 1_060));
+        assert_eq!(at(&[900, 1_000]), (State::Queued, 1_240));
+        assert_eq!(at(&[1, 2, 3, 1_000]), (State::Queued, 1_000 + 64 * 60));
+        assert_eq!(at(&[10, 20, 30, 40, 1_000]), (State::Resting, 10 + MEMORY));
+    }
+}

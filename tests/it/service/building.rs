@@ -1,0 +1,423 @@
+//! What enough clients want is built by workers in containers, signed, published.
+//!
+//! One realisation makes real outputs once; workers that do as they are told, die
+//! or lie are then played by requests, and at last one is a process.
+
+use std::fs;
+use std::path::PathBuf;
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use super::Bed;
+use crate::realise::with_builder;
+use crate::support::postgres::Postgres;
+use crate::support::{BUILDER, Outcome, Response, Serving, TestEnv};
+
+const JSON: &str = "Content-Type: application/json";
+/// A lease that ends soon.
+const SHORT: [&str; 4] = ["--lease", "5s", "--retry", "1s"];
+
+/// What is wanted, and what a container makes of it.
+struct Wanted {
+    report: Value,
+    /// The recipe of `fnv`.
+    recipe: String,
+    export: Vec<u8>,
+}
+
+/// The environment keeps the engine's image pinned.
+fn wanted(env: &TestEnv) -> &'static Wanted {
+    static WANTED: OnceLock<Wanted> = OnceLock::new();
+    WANTED.get_or_init(|| {
+        let env = env.with_store(&env.root().join("made"));
+        let env = env.with("QUICKBUILD_SUBSTITUTERS", "");
+        let project = env.project("tiny");
+        let shown = ["plan", "build", "--show-report"];
+        let shown = env.quickbuild(&project, &shown).success();
+        let mut report: Value = serde_json::from_str(&shown.stdout).unwrap();
+        report.as_object_mut().unwrap().remove("usage");
+        let texts = report["recipes"].as_array().unwrap();
+        let recipe = texts.last().unwrap().as_str().unwrap();
+        assert!(recipe.contains("name = \"fnv\""), "{recipe}");
+        let folder = env.root().join("wanted");
+        let export = ["recipe", "export", "--to", folder.to_str().unwrap()];
+        let _ = env.quickbuild(&project, &export).success();
+        let file = crate::support::walk(&folder);
+        let stem = file[0].file_stem().unwrap().to_str().unwrap();
+        let hash = stem.rsplit_once('-').unwrap().1.to_owned();
+        let realise = ["realise", &hash, "--repository", folder.to_str().unwrap()];
+        let realise = [&realise[..], &["--builder", "docker", "--format", "json"]].concat();
+        let made = env.quickbuild(&project, &realise).success();
+        let made: Value = serde_json::from_str(&made.stdout).unwrap();
+        assert_ne!(made["outputs"], json!([]), "{made}");
+        let path = env.root().join("outputs");
+        let export = ["store", "export", path.to_str().unwrap()];
+        let _ = env.quickbuild(&project, &export).success();
+        Wanted {
+            report,
+            recipe: hash,
+            export: fs::read(path).unwrap(),
+        }
+    })
+}
+
+/// A bed whose service builds; a key `service-1` signs.
+fn beds() -> Vec<Bed> {
+    let Some(env) = with_builder() else {
+        return Vec::new();
+    };
+    let mut beds = vec![Bed {
+        project: env.project("tiny"),
+        env: env.clone(),
+        postgres: None,
+    }];
+    if let Some(postgres) = Postgres::start() {
+        let env = with_builder().unwrap();
+        let env = env.with("QUICKBUILD_SERVICE_DATABASE", postgres.url());
+        let bed = Bed {
+            project: env.project("tiny"),
+            env,
+            postgres: Some(postgres),
+        };
+        let _ = bed.run(&["service", "migrate"]).success();
+        beds.push(bed);
+    }
+    for bed in &beds {
+        let _ = bed.run(&["key", "generate", "service-1"]).success();
+    }
+    beds
+}
+
+impl Bed {
+    fn builds(&self, arguments: &[&str]) -> Serving {
+        let own = ["--key", "service-1", "--threshold", "2"];
+        self.start(&[&own[..], arguments].concat())
+    }
+}
+
+/// Reports what is wanted for somebody.
+#[track_caller]
+fn want(server: &Serving, wanted: &Wanted, from: &str) {
+    let from = format!("X-Forwarded-For: {from}");
+    let body = wanted.report.to_string();
+    let counted = server.post("/v1/lockfiles", &[&from, JSON], body.as_bytes());
+    assert_eq!(counted.status, 200, "{counted:?}");
+}
+
+/// A worker that a test plays.
+struct Worker<'a> {
+    server: &'a Serving,
+    name: &'static str,
+    token: String,
+}
+
+impl Worker<'_> {
+    fn post(&self, path: &str, body: &Value) -> Response {
+        let token = format!("Authorization: Bearer {}", self.token);
+        let body = body.to_string();
+        self.server.post(path, &[&token, JSON], body.as_bytes())
+    }
+
+    fn ask(&self) -> Response {
+        let ask = json!({"format": 1, "worker": self.name, "builders": [BUILDER]});
+        self.post("/v1/work", &ask)
+    }
+
+    /// A lease, within some seconds.
+    #[track_caller]
+    fn lease(&self) -> String {
+        let begin = Instant::now();
+        loop {
+            let answer = self.ask();
+            if answer.status == 200 {
+                return answer.json()["lease"].as_str().unwrap().to_owned();
+            }
+            assert_eq!(answer.status, 204, "{answer:?}");
+            assert!(begin.elapsed() < Duration::from_secs(60), "nothing to do");
+            std::thread::sleep(Duration::from_millis(200));
+        }
+    }
+
+    fn alive(&self, lease: &str, log: &str) -> u16 {
+        let path = format!("/v1/work/{lease}/alive");
+        self.post(&path, &json!({"log": log})).status
+    }
+
+    fn failed(&self, lease: &str, recipe: bool) -> u16 {
+        let path = format!("/v1/work/{lease}/failed");
+        let failed = json!({"recipe": recipe, "reason": "no", "log": "error: no\n"});
+        self.post(&path, &failed).status
+    }
+
+    fn send(&self, lease: &str, export: &[u8]) -> Response {
+        let token = format!("Authorization: Bearer {}", self.token);
+        let path = format!("/v1/work/{lease}/outputs");
+        self.server.put(&path, &[&token], export)
+    }
+}
+
+fn worker<'a>(bed: &Bed, server: &'a Serving, name: &'static str, scope: &str) -> Worker<'a> {
+    Worker {
+        server,
+        name,
+        token: bed.token(name, scope),
+    }
+}
+
+/// The build of the wanted recipe.
+fn build(server: &Serving, wanted: &Wanted) -> Option<Value> {
+    let found = server.get(&format!("/v1/builds?recipe={}", wanted.recipe), &[]);
+    assert_eq!(found.status, 200, "{found:?}");
+    found.json()["builds"].as_array().unwrap().first().cloned()
+}
+
+/// Waits until the build is in a state.
+#[track_caller]
+fn until(server: &Serving, wanted: &Wanted, state: &str) -> Value {
+    let begin = Instant::now();
+    loop {
+        let build = build(server, wanted);
+        if let Some(build) = build.as_ref().filter(|build| build["state"] == state) {
+            return build.clone();
+        }
+        assert!(begin.elapsed() < Duration::from_secs(60), "{build:?}");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+fn public(bed: &Bed) -> PathBuf {
+    bed.project.path("service/public")
+}
+
+/// What a client with an empty store finds at the service's substituter.
+fn client(bed: &Bed) -> Outcome {
+    let key = bed.run(&["key", "show", "service-1"]).success();
+    let client = bed.env.with_store(&bed.env.root().join("client"));
+    let client = client.with("QUICKBUILD_SUBSTITUTERS", public(bed).to_str().unwrap());
+    let client = client.with("QUICKBUILD_PUBLIC_KEYS", key.stdout.trim());
+    let fetch = ["substitute", "build"];
+    let _ = client.quickbuild(&bed.project, &fetch).success();
+    client.cargo(&bed.project, &["build"]).success()
+}
+
+#[test]
+fn what_enough_want_is_built_once_signed_and_used_by_plain_cargo() {
+    for bed in beds() {
+        let server = bed.builds(&[]);
+        let wanted = wanted(&bed.env);
+        let trusted = worker(&bed, &server, "trusted", "work-trusted");
+        want(&server, wanted, "192.0.2.1");
+        want(&server, wanted, "192.0.2.1");
+        assert_eq!(trusted.ask().status, 204, "one voice is not enough");
+        want(&server, wanted, "192.0.2.2");
+        let lease = trusted.lease();
+        assert_eq!(trusted.ask().status, 204, "it is built once");
+        assert_eq!(trusted.alive(&lease, "Compiling fnv\n"), 204);
+        let sent = trusted.send(&lease, &wanted.export);
+        assert_eq!(sent.status, 200, "{sent:?}");
+        assert!(sent.json()["accepted"].as_u64().unwrap() > 0, "{sent:?}");
+        let again = trusted.send(&lease, &wanted.export);
+        assert_eq!(again.status, 409, "a result is taken once: {again:?}");
+        until(&server, wanted, "built");
+        want(&server, wanted, "192.0.2.3");
+        assert_eq!(trusted.ask().status, 204);
+        let built = client(&bed);
+        assert!(!built.stderr.contains("Compiling fnv"), "{built}");
+    }
+}
+
+#[test]
+fn workers_that_are_not_believed_must_agree() {
+    for bed in beds() {
+        let server = bed.builds(&SHORT);
+        let wanted = wanted(&bed.env);
+        let one = worker(&bed, &server, "one", "work");
+        let two = worker(&bed, &server, "two", "work");
+        want(&server, wanted, "192.0.2.1");
+        want(&server, wanted, "192.0.2.2");
+        let lease = one.lease();
+        let sent = one.send(&lease, &wanted.export);
+        assert_eq!(sent.json()["accepted"], 0, "{sent:?}");
+        assert!(sent.json()["waiting"].as_u64().unwrap() > 0, "{sent:?}");
+        assert!(!public(&bed).join("recipes").exists());
+        // Nobody confirms themselves.
+        assert_eq!(one.ask().status, 204);
+        let lease = two.lease();
+        let sent = two.send(&lease, &wanted.export);
+        assert_eq!(sent.json()["waiting"], 0, "{sent:?}");
+        until(&server, wanted, "built");
+        let built = client(&bed);
+        assert!(!built.stderr.contains("Compiling fnv"), "{built}");
+    }
+}
+
+/// Of one build: a worker that dies, one that comes back late, one that lies in
+/// five ways, a server that is killed three times; then it is built, once.
+#[test]
+fn whatever_workers_and_servers_do_a_build_is_neither_lost_nor_done_twice() {
+    for bed in beds() {
+        let mut server = bed.builds(&SHORT);
+        let wanted = wanted(&bed.env);
+        want(&server, wanted, "192.0.2.1");
+        want(&server, wanted, "192.0.2.2");
+        let tokens = ["dead", "liar", "good"].map(|name| bed.token(name, "work-trusted"));
+        // It takes the build and is not heard of again; the server is killed, too.
+        let late = {
+            let [dead, ..] = play(&server, &tokens);
+            dead.lease()
+        };
+        server.kill();
+        server = bed.builds(&SHORT);
+        let lease = {
+            let [_, liar, _] = play(&server, &tokens);
+            liar.lease()
+        };
+        let [dead, liar, _] = play(&server, &tokens);
+        assert_eq!(dead.alive(&late, ""), 409);
+        let sent = dead.send(&late, &wanted.export);
+        assert_eq!(sent.status, 409, "it comes back late: {sent:?}");
+        // Whose lease it is not.
+        assert_eq!(dead.send(&lease, &wanted.export).status, 409);
+        let mut flipped = wanted.export.clone();
+        let middle = flipped.len() / 2;
+        flipped[middle] ^= 1;
+        let half = &wanted.export[..middle];
+        let local = other_outputs(&bed);
+        let lies: [&[u8]; 4] = [b"no archive", &flipped, half, &local];
+        let mut lease = lease;
+        for (number, lie) in lies.into_iter().enumerate() {
+            let sent = liar.send(&lease, lie);
+            assert_eq!(sent.status, 422, "lie {number}: {sent:?}");
+            assert!(!public(&bed).join("recipes").exists());
+            lease = liar.lease();
+        }
+        server.kill();
+        server = bed.builds(&SHORT);
+        let [_, liar, good] = play(&server, &tokens);
+        assert_eq!(liar.alive(&lease, ""), 204, "the lease outlives the server");
+        assert_eq!(liar.failed(&lease, false), 204);
+        let lease = good.lease();
+        let sent = good.send(&lease, &wanted.export);
+        assert_eq!(sent.status, 200, "{sent:?}");
+        server.kill();
+        server = bed.builds(&SHORT);
+        let [_, _, good] = play(&server, &tokens);
+        let built = until(&server, wanted, "built");
+        assert_eq!(good.ask().status, 204);
+        let tries = server
+            .get(&format!("/v1/builds/{}", built["id"]), &[])
+            .json();
+        let outcomes = tries["tries"].as_array().unwrap().iter();
+        let outcomes: Vec<&str> = outcomes.map(|t| t["outcome"].as_str().unwrap()).collect();
+        let count = |what: &str| outcomes.iter().filter(|outcome| **outcome == what).count();
+        let told = (count("built"), count("lost"), count("returned"));
+        assert_eq!(told, (1, 1, 5), "{outcomes:?}");
+    }
+}
+
+/// Three workers that tests play, with these tokens.
+fn play<'a>(server: &'a Serving, tokens: &[String; 3]) -> [Worker<'a>; 3] {
+    let worker = |name, token: &String| Worker {
+        server,
+        name,
+        token: token.clone(),
+    };
+    let [dead, liar, good] = tokens;
+    [
+        worker("dead", dead),
+        worker("liar", liar),
+        worker("good", good),
+    ]
+}
+
+/// What was compiled on this machine, as an export.
+fn other_outputs(bed: &Bed) -> Vec<u8> {
+    let env = bed.env.with_store(&bed.env.root().join("own"));
+    let project = env.project("tiny");
+    env.built(&project, &["build"]);
+    let path = env.root().join("own-outputs");
+    let export = ["store", "export", path.to_str().unwrap(), "fnv"];
+    let _ = env.quickbuild(&project, &export).success();
+    fs::read(path).unwrap()
+}
+
+#[test]
+fn what_fails_rests_and_keeps_its_log_and_strangers_lease_nothing() {
+    for bed in beds() {
+        let server = bed.builds(&["--retry", "0s"]);
+        let wanted = wanted(&bed.env);
+        want(&server, wanted, "192.0.2.1");
+        want(&server, wanted, "192.0.2.2");
+        let ask = json!({"format": 1, "worker": "w", "builders": [BUILDER]}).to_string();
+        let nobody = server.post("/v1/work", &[JSON], ask.as_bytes());
+        assert_eq!(nobody.status, 401, "{nobody:?}");
+        let reporter = worker(&bed, &server, "reporter", "report");
+        assert_eq!(reporter.ask().status, 403);
+        let worker = worker(&bed, &server, "worker", "work");
+        let other = json!({"format": 1, "worker": "w", "builders": ["1.0.0-other"]});
+        for _ in 0..5 {
+            let lease = worker.lease();
+            assert_eq!(worker.post("/v1/work", &other).status, 204);
+            assert_eq!(worker.failed(&lease, true), 204);
+            assert_eq!(worker.failed(&lease, true), 409);
+        }
+        let build = until(&server, wanted, "resting");
+        let after = build["after"].as_i64().unwrap() - build["since"].as_i64().unwrap();
+        assert!((6 * 86_400..=7 * 86_400 + 120).contains(&after), "{build}");
+        assert_eq!(worker.ask().status, 204);
+        let told = server
+            .get(&format!("/v1/builds/{}", build["id"]), &[])
+            .json();
+        let tries = told["tries"].as_array().unwrap();
+        assert_eq!(tries.len(), 5, "{told}");
+        assert_eq!(tries[0]["log"], "error: no\n");
+    }
+}
+
+#[test]
+fn builders_have_a_budget_for_a_day() {
+    let Some(bed) = beds().into_iter().next() else {
+        return;
+    };
+    let server = bed.builds(&["--budget", "0s"]);
+    let wanted = wanted(&bed.env);
+    want(&server, wanted, "192.0.2.1");
+    want(&server, wanted, "192.0.2.2");
+    until(&server, wanted, "queued");
+    assert_eq!(worker(&bed, &server, "worker", "work").ask().status, 204);
+}
+
+#[test]
+fn a_worker_realises_in_a_container_and_a_client_finds_it_fresh() {
+    for bed in beds() {
+        let server = bed.builds(&[]);
+        let wanted = wanted(&bed.env);
+        want(&server, wanted, "192.0.2.1");
+        want(&server, wanted, "192.0.2.2");
+        until(&server, wanted, "queued");
+        let store = bed.env.root().join("worker");
+        let own = bed.env.with_store(&store);
+        let url = server.url();
+        let run = |own: &TestEnv| {
+            let words = ["worker", "--server", &url, "--once", "--name", "box"];
+            own.quickbuild(&bed.project, &words)
+        };
+        let refused = run(&own);
+        assert_eq!(refused.code, Some(3), "{refused}");
+        let wrong = run(&own.with("QUICKBUILD_WORKER_TOKEN", "qbs_wrong"));
+        assert!(wrong.stderr.contains("scope `work`"), "{wrong}");
+        let token = bed.token("box", "work-trusted");
+        let done = run(&own.with("QUICKBUILD_WORKER_TOKEN", &token)).success();
+        assert!(done.stderr.contains("outputs are published"), "{done}");
+        let built = until(&server, wanted, "built");
+        let told = server
+            .get(&format!("/v1/builds/{}", built["id"]), &[])
+            .json();
+        let log = told["tries"][0]["log"].as_str().unwrap();
+        assert!(log.contains("Compiling fnv"), "{log}");
+        let built = client(&bed);
+        assert!(!built.stderr.contains("Compiling fnv"), "{built}");
+    }
+}
