@@ -8,6 +8,9 @@
 //! the same machine. With `QUICKBUILD_SERVICE_DATABASE` it is measured on that
 //! PostgreSQL, otherwise on SQLite. At the end, counts are compared with what
 //! was sent.
+//!
+//! `cargo bench --bench service -- pages [WANTS]` tells it of so many trees, a
+//! million if nothing is said, and times the dashboard's pages.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -35,6 +38,10 @@ fn main() {
     // `cargo test --benches` and the like want to know that it starts, no more.
     if !std::env::args().any(|argument| argument == "--bench") {
         return;
+    }
+    if words.first().is_some_and(|word| word == "pages") {
+        let wants = words.get(1).map(|word| word.parse().expect("a number"));
+        return pages(wants.unwrap_or(1_000_000));
     }
     let number = |position: usize, default: u64| {
         words
@@ -101,6 +108,98 @@ fn main() {
     }
     let _ = service.kill();
     let _ = service.wait();
+}
+
+/// Trees of one lock file.
+const TREES: u64 = 4_000;
+/// Times of each page.
+const VIEWS: usize = 200;
+
+/// Times pages of a service that was told of so many trees. Few lock files are
+/// those of many clients; each has twenty versions of one package, and a half of
+/// the others need one.
+fn pages(wants: u64) {
+    let folder = tempfile::tempdir().expect("a folder for the service");
+    let (mut service, address) = start(folder.path());
+    let mut client = Client::new(&address);
+    let begin = Instant::now();
+    let mut number = 0;
+    for position in 0..wants.div_ceil(TREES) {
+        let lock = large(position);
+        for _ in 0..=(40 / (position + 1)) {
+            assert_eq!(client.post(number, &lock), 200, "it is counted");
+            number += 1;
+        }
+    }
+    let totals: serde_json::Value = serde_json::from_str(&client.get("/v1/totals")).expect("JSON");
+    console::out(&format!(
+        "{number} lock files told of {} trees in {:.0} s\n",
+        totals["wants"],
+        begin.elapsed().as_secs_f64()
+    ));
+    let top = client.get("/v1/wants?limit=1000");
+    let top: serde_json::Value = serde_json::from_str(&top).expect("JSON");
+    let needing = top["wants"].as_array().expect("a list").iter();
+    let needing = needing.max_by_key(|want| want["packages"].as_u64());
+    let hash = needing
+        .and_then(|want| want["hash"].as_str())
+        .expect("a hash");
+    for path in [
+        "/",
+        "/wants?kind=tree",
+        "/wants?kind=recipe",
+        &format!("/wants/{hash}"),
+        "/wants?package=serde",
+        "/v1/wants?limit=1000",
+        "/metrics",
+    ] {
+        let view = |_| {
+            let begin = Instant::now();
+            let _ = client.get(path);
+            begin.elapsed()
+        };
+        let mut times: Vec<Duration> = (0..VIEWS).map(view).collect();
+        times.sort_unstable();
+        let at = |part: usize| times[(VIEWS - 1) * part / 100].as_secs_f64() * 1_000.0;
+        console::out(&format!(
+            "{:<24} p50 {:6.1} ms, p99 {:6.1} ms, longest {:6.1} ms\n",
+            path.get(..24).unwrap_or(path),
+            at(50),
+            at(99),
+            at(100)
+        ));
+    }
+    console::out(&format!("{}\n", usage(&service)));
+    let _ = service.kill();
+    let _ = service.wait();
+}
+
+/// A lock file of trees that no other has.
+fn large(position: u64) -> String {
+    let mut text = String::from("version = 4\n\n");
+    let mut package = |name: &str, version: &str, needs: &str| {
+        let _ = write!(
+            text,
+            "[[package]]\nname = \"{name}\"\nversion = \"{version}\"\n\
+             source = \"registry+https://github.com/rust-lang/crates.io-index\"\n\
+             dependencies = [{needs}]\n\n"
+        );
+    };
+    for one in 0..TREES - 20 {
+        let needs = match one % 2 {
+            0 => String::new(),
+            _ => format!("\"package-{}\"", one / 2),
+        };
+        package(
+            &format!("package-{one}"),
+            &format!("1.0.{position}"),
+            &needs,
+        );
+    }
+    for one in 0..20 {
+        package("serde", &format!("1.{position}.{one}"), "");
+    }
+    text
 }
 
 /// Compares counts with what was sent.

@@ -100,6 +100,14 @@ enum ServiceCommand {
         after_help = "Example: QUICKBUILD_SERVICE_DATABASE=postgres://quickbuild@db/quickbuild quickbuild service migrate"
     )]
     Migrate,
+    /// Copy the SQLite database to a new file, while the service goes on.
+    #[command(
+        after_help = "Example: quickbuild service backup --data /var/lib/quickbuild backup.sqlite\n\nA service whose folder has the copy as `service.sqlite` goes on from there. PostgreSQL has `pg_dump`."
+    )]
+    Backup {
+        /// The new file.
+        file: PathBuf,
+    },
     /// Tokens of clients.
     #[command(subcommand)]
     Token(TokenCommand),
@@ -147,6 +155,9 @@ pub(super) fn run(
     })?;
     match arguments.command {
         Some(ServiceCommand::Migrate) => return migrate(&data, &database),
+        Some(ServiceCommand::Backup { file }) => {
+            return back_up(&database, &surroundings.folder.join(file));
+        }
         Some(ServiceCommand::Token(command)) => return token(&data, &database, command),
         None => {}
     }
@@ -276,6 +287,21 @@ fn migrate(data: &std::path::Path, location: &Location) -> Result<ExitCode, Fail
         _ => format!("the tables are brought from version {before} to {now}"),
     };
     print_line(&format!("quickbuild: {said}"));
+    Ok(Exit::Success.into())
+}
+
+fn back_up(location: &Location, file: &std::path::Path) -> Result<ExitCode, Failure> {
+    let copied = service::runtime()?.block_on(service::back_up(location, file));
+    copied.map_err(|error| match error {
+        service::database::DatabaseError::NotAFile => {
+            Failure::from(error).hint("docs/service.md has the commands")
+        }
+        _ => Failure::from(error),
+    })?;
+    print_line(&format!(
+        "quickbuild: the database is copied to `{}`",
+        file.display()
+    ));
     Ok(Exit::Success.into())
 }
 

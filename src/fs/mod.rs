@@ -199,6 +199,12 @@ pub fn rename(from: &Path, to: &Path) -> Result<()> {
     change("rename to", to, || std_fs::rename(from, to))
 }
 
+/// Gives a file a second name; fails with [`FsError::is_present`] if there is a
+/// file of that name.
+pub fn link(from: &Path, to: &Path) -> Result<()> {
+    change("create", to, || std_fs::hard_link(from, to))
+}
+
 /// Removes a file, if it is there.
 pub fn remove_file(path: &Path) -> Result<()> {
     match change("remove", path, || std_fs::remove_file(path)) {

@@ -212,11 +212,16 @@ pub(super) async fn secret(database: &Database) -> Result<String> {
     read().await
 }
 
+/// The voice of a project of a token; no name of either has a space.
+pub(super) fn token_voice(token: &str, project: &str) -> String {
+    format!("token {token} {project}")
+}
+
 /// Who is counted: each project of a client with a token; all projects of an
 /// address together, which is not kept, only a hash with a key.
 pub(super) fn voice(secret: &str, holder: Option<&Holder>, from: IpAddr, project: &str) -> String {
     match holder {
-        Some(holder) => format!("token {} {project}", holder.name),
+        Some(holder) => token_voice(&holder.name, project),
         None => {
             let mut canonical = Canonical::new("quickbuild-voice-1");
             canonical.text(secret).text(&client(from).to_string());

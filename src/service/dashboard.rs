@@ -14,6 +14,7 @@ use axum::routing::get;
 use serde::Deserialize;
 
 use super::answer::Refusal;
+use super::badge;
 use super::demand;
 use super::intake::{Intake, Kind};
 use super::pages::{self, Place};
@@ -34,6 +35,7 @@ pub(super) fn routes() -> Router<Shared> {
         .route("/upload", get(form).post(upload))
         .route(pages::STYLE, get(style))
         .route(pages::ICON, get(icon))
+        .route("/badge/{owner}/{file}", get(badge))
 }
 
 /// A page, or a page that says why there is none.
@@ -92,6 +94,25 @@ async fn style() -> Response<Body> {
 
 async fn icon() -> Response<Body> {
     answer(markup::ICON, "image/svg+xml", "public, max-age=86400")
+}
+
+/// A project's badge: one that says `unknown` where there is none, since it is
+/// shown within others' pages.
+async fn badge(
+    State(shared): State<Shared>,
+    Path((owner, file)): Path<(String, String)>,
+) -> Result<Response<Body>, Refusal> {
+    let (owner, project) = badge::names(&owner, &file).ok_or_else(Refusal::absent)?;
+    let share = badge::share(shared.app().database(), owner, project).await?;
+    let text = badge::picture(share);
+    let mut response = answer(text, "image/svg+xml", "public, max-age=300");
+    if share.is_none() {
+        *response.status_mut() = StatusCode::NOT_FOUND;
+    }
+    let policy = HeaderValue::from_static("default-src 'none'");
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_SECURITY_POLICY, policy);
+    Ok(response)
 }
 
 async fn overview(State(shared): State<Shared>) -> Shown {

@@ -7,6 +7,8 @@
 //! |---|---|
 //! | `{each}` | the rows of the JSON array in `$1`, as `each.value` |
 //! | `{id}` | the type of a key that is a number |
+//! | `{array}` | a function that gives all rows' values as one JSON array |
+//! | `{half}` | of a table: pages are filled by half, for rows that change |
 //!
 //! Many rows travel as one JSON text, so that a statement is planned, sent and
 //! answered once for all of them.
@@ -22,6 +24,7 @@ use sqlx::any::{AnyPoolOptions, install_default_drivers};
 use sqlx::{Any, AnyPool, AssertSqlSafe, Executor as _, Row as _, Transaction};
 
 use super::schema::{STEPS, VERSION};
+use crate::fs::{self, FsError};
 
 /// Connections for reading.
 const READERS: u32 = 8;
@@ -115,6 +118,15 @@ pub enum DatabaseError {
         /// Its version; 0 if it is empty.
         found: i64,
     },
+    /// A copy is asked of a server.
+    #[error("a PostgreSQL is copied by its own `pg_dump`")]
+    NotAFile,
+    /// There is no file to copy.
+    #[error("there is no database `{0}`")]
+    Absent(PathBuf),
+    /// A file cannot be written.
+    #[error("the copy cannot be written")]
+    Copy(#[from] FsError),
     /// The queue.
     #[error("the queue of builds cannot be used")]
     Queue(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -223,22 +235,34 @@ impl Database {
 
     /// A statement in this database's dialect.
     pub(super) fn sql(&self, text: &'static str) -> AssertSqlSafe<String> {
-        let (each, id) = match self.engine {
-            Engine::Sqlite => ("json_each($1) AS each", "INTEGER"),
+        let (each, id, array, half) = match self.engine {
+            Engine::Sqlite => ("json_each($1) AS each", "INTEGER", "json_group_array", ""),
             Engine::Postgres => (
                 "jsonb_array_elements(CAST($1 AS jsonb)) AS each(value)",
                 "BIGINT",
+                "jsonb_agg",
+                " WITH (fillfactor = 50)",
             ),
         };
-        AssertSqlSafe(text.replace("{each}", each).replace("{id}", id))
+        let text = text.replace("{each}", each).replace("{id}", id);
+        let text = text.replace("{array}", array);
+        AssertSqlSafe(text.replace("{half}", half))
     }
 
     /// Begins to write, when nobody else does.
     pub(super) async fn begin(&self) -> Result<Transaction<'static, Any>> {
         match self.engine {
             Engine::Sqlite => {
-                let begun = self.writers.begin_with("BEGIN IMMEDIATE").await;
-                begun.doing("begin to write")
+                let (begin, doing) = ("BEGIN IMMEDIATE", "begin to write");
+                let begun = self.writers.begin_with(begin).await;
+                let Err(sqlx::Error::InvalidSavePointStatement) = begun else {
+                    return begun.doing(doing);
+                };
+                // Where a commit fails, as on a full disk, SQLite ends the
+                // transaction, and sqlx believes that it goes on.
+                let useless = self.writers.acquire().await.doing(doing)?;
+                useless.close().await.doing(doing)?;
+                self.writers.begin_with(begin).await.doing(doing)
             }
             Engine::Postgres => {
                 let mut begun = self.writers.begin().await.doing("begin to write")?;
@@ -306,6 +330,29 @@ impl Database {
             transaction.commit().await.doing(doing)?;
         }
         Ok(begin)
+    }
+
+    /// Copies all that was committed to a new file that only its owner can read,
+    /// whole or not at all, while others read and write.
+    pub async fn back_up(&self, file: &Path) -> Result<()> {
+        if self.engine != Engine::Sqlite {
+            return Err(DatabaseError::NotAFile);
+        }
+        let beside = fs::unique_beside(file);
+        let copied = self.copy(&beside).await;
+        // Unlike a rename, a link replaces nothing.
+        let linked = copied.and_then(|()| fs::link(&beside, file).map_err(Into::into));
+        fs::remove_file(&beside)?;
+        linked
+    }
+
+    async fn copy(&self, file: &Path) -> Result<()> {
+        fs::write_new_private(file, b"")?;
+        let copy = sqlx::query("VACUUM INTO $1").bind(file.to_string_lossy().into_owned());
+        let doing = "copy itself";
+        copy.execute(&self.readers).await.doing(doing)?;
+        fs::sync(file)?;
+        Ok(())
     }
 
     /// Takes what SQLite's log has to the file, beside whoever reads and writes.

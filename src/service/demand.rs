@@ -1,9 +1,12 @@
 //! What is wanted, asked of the database.
 
+use std::collections::{BTreeSet, HashMap};
+
 use serde::Serialize;
 use sqlx::Row as _;
 use sqlx::any::AnyRow;
 
+use super::counts;
 use super::database::{Database, Doing as _, Result, Rows};
 use super::ids;
 use super::intake::Kind;
@@ -78,44 +81,70 @@ pub struct Totals {
     pub days: Vec<Sums>,
 }
 
-fn wanted(row: &AnyRow) -> Result<Wanted> {
+/// A want of a row: id, kind, hash, name, version, packages, since.
+fn wanted(row: &AnyRow, voices: &HashMap<i64, i64>) -> Result<Wanted> {
     let text = |column: usize| row.try_get::<String, _>(column).doing(DOING);
     let number = |column: usize| row.try_get::<i64, _>(column).doing(DOING);
     Ok(Wanted {
-        kind: text(0)?,
-        hash: text(1)?,
-        name: text(2)?,
-        version: text(3)?,
-        packages: number(4)?,
-        voices: number(5)?,
+        kind: text(1)?,
+        hash: text(2)?,
+        name: text(3)?,
+        version: text(4)?,
+        packages: number(5)?,
+        voices: voices.get(&number(0)?).copied().unwrap_or(0),
         since: number(6)?,
     })
 }
 
+/// Wants by their ids, the most wanted first.
+async fn by_ids(database: &Database, voices: &HashMap<i64, i64>) -> Result<Vec<Wanted>> {
+    const FIND: &str = "SELECT wants.id, wants.kind, wants.hash, wants.name, wants.version, \
+        wants.packages, wants.since FROM {each} \
+        JOIN wants ON wants.id = CAST(each.value ->> 0 AS BIGINT)";
+    let asked: BTreeSet<&i64> = voices.keys().collect();
+    let asked: Rows = asked.into_iter().map(|id| [id]).collect();
+    let query = sqlx::query(database.sql(FIND)).bind(asked.finish());
+    let rows = query.fetch_all(database.readers()).await.doing(DOING)?;
+    ordered(&rows, voices)
+}
+
+/// Rows as wants, the most wanted first; those of the same count by id.
+fn ordered(rows: &[AnyRow], voices: &HashMap<i64, i64>) -> Result<Vec<Wanted>> {
+    let found = rows.iter().map(|row| {
+        let id = row.try_get::<i64, _>(0).doing(DOING)?;
+        Ok((id, wanted(row, voices)?))
+    });
+    let mut found: Vec<(i64, Wanted)> = found.collect::<Result<_>>()?;
+    found.sort_by_key(|(id, wanted)| (-wanted.voices, *id));
+    Ok(found.into_iter().map(|(_, wanted)| wanted).collect())
+}
+
 /// The most wanted of a kind, by at least two.
 pub async fn top(database: &Database, kind: Kind, limit: u32) -> Result<Vec<Wanted>> {
-    const FIND: &str = "SELECT wants.kind, hash, name, version, packages, voices, since \
-        FROM counts JOIN wants ON wants.id = counts.want \
-        WHERE counts.kind = $1 AND voices > 1 ORDER BY voices DESC, want LIMIT $2";
-    let query = sqlx::query(FIND).bind(kind.number()).bind(i64::from(limit));
-    let rows = query.fetch_all(database.readers()).await.doing(DOING)?;
-    rows.iter().map(wanted).collect()
+    let top = counts::top(database, kind, limit as usize).await?;
+    by_ids(database, &top.into_iter().collect()).await
 }
 
 /// All of a package, the most wanted first.
 pub async fn of_package(database: &Database, name: &str, limit: u32) -> Result<Vec<Wanted>> {
-    const FIND: &str = "SELECT wants.kind, hash, name, version, packages, voices, since \
-        FROM wants JOIN counts ON counts.want = wants.id \
-        WHERE name = $1 ORDER BY voices DESC, id LIMIT $2";
-    let query = sqlx::query(FIND).bind(name).bind(i64::from(limit));
-    let rows = query.fetch_all(database.readers()).await.doing(DOING)?;
-    rows.iter().map(wanted).collect()
+    // A popular one has thousands; as one text they come in a third of the time.
+    const FIND: &str = "SELECT COALESCE(CAST({array}(id) AS TEXT), '[]') FROM wants \
+        WHERE name = $1";
+    let query = sqlx::query(database.sql(FIND)).bind(name);
+    let row = query.fetch_one(database.readers()).await.doing(DOING)?;
+    let ids: String = row.try_get(0).doing(DOING)?;
+    let ids: Vec<i64> = serde_json::from_str(&ids).unwrap_or_default();
+    let voices = counts::of(database, &ids).await?;
+    let mut most: Vec<(i64, i64)> = voices.into_iter().collect();
+    most.sort_unstable_by_key(|(id, voices)| (-voices, *id));
+    most.truncate(limit as usize);
+    by_ids(database, &most.into_iter().collect()).await
 }
 
 /// One by its hash.
 pub async fn detail(database: &Database, hash: &str) -> Result<Option<Detail>> {
-    const FIND: &str = "SELECT wants.kind, hash, name, version, packages, voices, since, needs \
-        FROM wants JOIN counts ON counts.want = wants.id WHERE hash = $1";
+    const FIND: &str = "SELECT id, kind, hash, name, version, packages, since, needs \
+        FROM wants WHERE hash = $1";
     let query = sqlx::query(FIND).bind(hash);
     let row = query
         .fetch_optional(database.readers())
@@ -126,29 +155,28 @@ pub async fn detail(database: &Database, hash: &str) -> Result<Option<Detail>> {
     };
     let needs: String = row.try_get(7).doing(DOING)?;
     let needs = ids::read(&needs).unwrap_or_default();
-    let asked: Rows = needs.iter().map(|id| [id]).collect();
-    const NEEDS: &str = "SELECT wants.kind, wants.hash, wants.name, wants.version, \
-        wants.packages, counts.voices, wants.since FROM {each} \
-        JOIN wants ON wants.id = CAST(each.value ->> 0 AS BIGINT) \
-        JOIN counts ON counts.want = wants.id ORDER BY counts.voices DESC, wants.id";
-    let query = sqlx::query(database.sql(NEEDS)).bind(asked.finish());
-    let needs = query.fetch_all(database.readers()).await.doing(DOING)?;
+    let own = row.try_get(0).doing(DOING)?;
+    let all: Vec<i64> = needs.iter().copied().chain([own]).collect();
+    let mut voices = counts::of(database, &all).await?;
+    let wanted = wanted(&row, &voices)?;
+    voices.remove(&own);
     Ok(Some(Detail {
-        wanted: wanted(&row)?,
-        needs: needs.iter().map(wanted).collect::<Result<_>>()?,
+        wanted,
+        needs: by_ids(database, &voices).await?,
     }))
 }
 
 /// Those of some trees that somebody wants, the most wanted first.
 pub async fn known(database: &Database, hashes: &[&str]) -> Result<Vec<Wanted>> {
-    const FIND: &str = "SELECT wants.kind, wants.hash, wants.name, wants.version, \
-        wants.packages, counts.voices, wants.since FROM {each} \
-        JOIN wants ON wants.hash = each.value ->> 0 \
-        JOIN counts ON counts.want = wants.id ORDER BY counts.voices DESC, wants.id";
+    const FIND: &str = "SELECT wants.id, wants.kind, wants.hash, wants.name, wants.version, \
+        wants.packages, wants.since FROM {each} JOIN wants ON wants.hash = each.value ->> 0";
     let asked: Rows = hashes.iter().map(|hash| [hash]).collect();
     let query = sqlx::query(database.sql(FIND)).bind(asked.finish());
     let rows = query.fetch_all(database.readers()).await.doing(DOING)?;
-    rows.iter().map(wanted).collect()
+    let ids = rows.iter().map(|row| row.try_get(0).doing(DOING));
+    let ids: Vec<i64> = ids.collect::<Result<_>>()?;
+    let voices = counts::of(database, &ids).await?;
+    ordered(&rows, &voices)
 }
 
 /// What there is, counted, without looking at it all: ids have no gaps.

@@ -9,26 +9,41 @@ pub(super) fn write(ids: &[i64]) -> String {
     let mut bytes = Vec::with_capacity(ids.len() * 2);
     let mut last = 0;
     for id in ids {
-        let mut left = id.abs_diff(last);
+        number(&mut bytes, id.abs_diff(last));
         last = *id;
-        loop {
-            let low = (left & 0x7f) as u8;
-            left >>= 7;
-            if left == 0 {
-                bytes.push(low);
-                break;
-            }
-            bytes.push(low | 0x80);
-        }
     }
     STANDARD_NO_PAD.encode(bytes)
+}
+
+/// Writes a number in LEB128.
+pub(super) fn number(bytes: &mut Vec<u8>, mut left: u64) {
+    loop {
+        let low = (left & 0x7f) as u8;
+        left >>= 7;
+        if left == 0 {
+            bytes.push(low);
+            return;
+        }
+        bytes.push(low | 0x80);
+    }
 }
 
 /// Reads what [`write`] wrote; none if it is anything else.
 pub(super) fn read(text: &str) -> Option<Vec<i64>> {
     let bytes = STANDARD_NO_PAD.decode(text).ok()?;
-    let mut ids = Vec::with_capacity(bytes.len());
-    let (mut last, mut value, mut shift) = (0_i64, 0_i64, 0);
+    let mut ids = numbers(&bytes)?;
+    let mut last = 0_i64;
+    for id in &mut ids {
+        last = last.checked_add(*id)?;
+        *id = last;
+    }
+    Some(ids)
+}
+
+/// Reads numbers in LEB128; none if one of them is too large or breaks off.
+pub(super) fn numbers(bytes: &[u8]) -> Option<Vec<i64>> {
+    let mut numbers = Vec::with_capacity(bytes.len());
+    let (mut value, mut shift) = (0_i64, 0);
     for byte in bytes {
         if shift > 56 {
             return None;
@@ -36,12 +51,11 @@ pub(super) fn read(text: &str) -> Option<Vec<i64>> {
         value |= i64::from(byte & 0x7f) << shift;
         shift += 7;
         if byte & 0x80 == 0 {
-            last = last.checked_add(value)?;
-            ids.push(last);
+            numbers.push(value);
             (value, shift) = (0, 0);
         }
     }
-    (shift == 0).then_some(ids)
+    (shift == 0).then_some(numbers)
 }
 
 #[cfg(test)]

@@ -15,11 +15,12 @@
 //! |---|---|
 //! | [`intake`] | what clients send; pure |
 //! | [`counter`] | who wants what, counted exactly |
+//! | `counts` | how many want each thing, many in a row |
 //! | [`demand`] | what is wanted, and what was saved |
 //! | [`builds`], `queue` | what is wanted enough, built by workers, and published |
 //! | [`access`] | tokens, and who is counted |
 //! | [`database`], `schema`, `ids` | where it lies |
-//! | `dashboard`, `pages` | pages for people |
+//! | `dashboard`, `pages`, `badge` | pages and pictures for people |
 //! | `work` | what workers ask |
 //! | `web`, `body`, `answer`, `journal` | requests, answers, logs and metrics |
 //!
@@ -32,9 +33,11 @@
 
 pub mod access;
 mod answer;
+mod badge;
 mod body;
 pub mod builds;
 pub mod counter;
+mod counts;
 mod dashboard;
 pub mod database;
 pub mod demand;
@@ -152,6 +155,26 @@ pub async fn open(data: &std::path::Path, location: &Location) -> Result<Databas
     let database = Database::open(location).await?;
     database.check().await?;
     Ok(database)
+}
+
+/// Copies a database of SQLite to a new file, while a service goes on with it.
+/// Nothing is changed, not even the version of its tables.
+pub async fn back_up(
+    location: &Location,
+    file: &std::path::Path,
+) -> Result<(), database::DatabaseError> {
+    match location {
+        Location::Url(_) => return Err(DatabaseError::NotAFile),
+        // Opening would make one.
+        Location::File(path) if !path.is_file() => {
+            return Err(DatabaseError::Absent(path.clone()));
+        }
+        Location::File(_) => {}
+    }
+    let database = Database::open(location).await?;
+    let copied = database.back_up(file).await;
+    database.close().await;
+    copied
 }
 
 /// Makes the tables, or brings them up to date; gives the version that they had.

@@ -10,8 +10,9 @@ pub(super) const STEPS: &[&str] = &[COUNTING, BUILDING];
 ///
 /// * `wants`: a tree, a recipe or a builder. Rows are never removed, so that an id
 ///   means the same for ever.
-/// * `counts`: how many want each of them now; apart, because these rows are small
-///   and change all the time.
+/// * `counts`: how many want each of them now, many of them in a row, which change
+///   all the time (`counts.rs`); half of a page is left free for that, and no
+///   index has what changes.
 /// * `voices`: who may be counted: a client without a token by a keyed hash of
 ///   its address, a project of a client with one.
 /// * `projects`: what the last report of a project wanted, as a set of ids. A
@@ -35,11 +36,15 @@ CREATE TABLE wants (
 );
 CREATE INDEX wants_by_name ON wants (name, id);
 CREATE TABLE counts (
-    want {id} PRIMARY KEY,
-    kind SMALLINT NOT NULL,
-    voices BIGINT NOT NULL
-);
-CREATE INDEX counts_by_voices ON counts (kind, voices DESC, want) WHERE voices > 1;
+    block {id} PRIMARY KEY,
+    voices TEXT NOT NULL,
+    trees BIGINT NOT NULL,
+    recipes BIGINT NOT NULL,
+    builders BIGINT NOT NULL
+){half};
+CREATE INDEX counts_by_trees ON counts (trees DESC) WHERE trees > 1;
+CREATE INDEX counts_by_recipes ON counts (recipes DESC) WHERE recipes > 1;
+CREATE INDEX counts_by_builders ON counts (builders DESC) WHERE builders > 1;
 CREATE TABLE recipe_files (want BIGINT PRIMARY KEY, text TEXT NOT NULL);
 CREATE TABLE voices (id {id} PRIMARY KEY, name TEXT NOT NULL UNIQUE, since BIGINT NOT NULL);
 CREATE TABLE projects (

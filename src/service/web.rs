@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use axum::Router;
 use axum::body::Body;
+use axum::extract::rejection::QueryRejection;
 use axum::extract::{Extension, MatchedPath, Path, Query, State};
 use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName};
 use axum::http::{HeaderValue, Request, Response, StatusCode};
@@ -182,6 +183,7 @@ fn router(app: &Arc<App>) -> Router {
         .route("/v1/wants", get(wants))
         .route("/v1/wants/{hash}", get(want))
         .route("/v1/totals", get(totals))
+        .route("/v1/openapi.json", get(described))
         .merge(work::routes())
         .merge(dashboard::routes())
         .fallback(async || Refusal::absent().into_response())
@@ -307,6 +309,16 @@ async fn metrics(State(shared): State<Shared>) -> Handled {
     Ok(response)
 }
 
+/// What follows a path's `?`, if it can be read.
+type Asked<T> = Result<Query<T>, QueryRejection>;
+
+fn asked<T>(query: Asked<T>) -> Result<T, Refusal> {
+    match query {
+        Ok(Query(asked)) => Ok(asked),
+        Err(wrong) => Err(Refusal::new(StatusCode::BAD_REQUEST, wrong.body_text())),
+    }
+}
+
 #[derive(Deserialize)]
 struct Project {
     project: Option<String>,
@@ -316,10 +328,11 @@ struct Project {
 async fn lockfiles(
     State(shared): State<Shared>,
     Extension(Asking(from)): Extension<Asking>,
-    Query(Project { project }): Query<Project>,
+    project: Asked<Project>,
     request: Request<Body>,
 ) -> Handled {
     let app = shared.app();
+    let Project { project } = asked(project)?;
     let (head, body) = request.into_parts();
     let holder = app.holder(&head.headers).await?;
     if holder
@@ -367,8 +380,9 @@ struct Choice {
     limit: Option<u32>,
 }
 
-async fn wants(State(shared): State<Shared>, Query(choice): Query<Choice>) -> Handled {
+async fn wants(State(shared): State<Shared>, choice: Asked<Choice>) -> Handled {
     let app = shared.app();
+    let choice = asked(choice)?;
     let limit = choice.limit.unwrap_or(50).min(LISTED);
     let kind = Kind::named(choice.kind.as_deref().unwrap_or("tree"));
     let found = match &choice.package {
@@ -393,6 +407,13 @@ async fn want(State(shared): State<Shared>, Path(hash): Path<String>) -> Handled
     }
     let found = demand::detail(shared.app().database(), &hash).await?;
     Ok(answer::json(&found.ok_or_else(Refusal::absent)?))
+}
+
+/// The API as OpenAPI 3.1.
+const DESCRIPTION: &str = include_str!("../../docs/openapi.json");
+
+async fn described() -> Response<Body> {
+    answer::document(DESCRIPTION, "application/json")
 }
 
 async fn totals(State(shared): State<Shared>) -> Handled {

@@ -12,6 +12,7 @@ use super::{Builds, DOING, FAILURES, MEMORY, State, Wanted, closure, number, rec
 use crate::cargo::toolchain::builder_name;
 use crate::fs;
 use crate::recipe::package::PackageRecipe;
+use crate::service::counts;
 use crate::service::database::{Doing as _, Result, Rows};
 use crate::service::intake::Kind;
 use crate::service::queue::Try;
@@ -39,15 +40,14 @@ impl Builds {
     /// Makes builds of recipes that enough want.
     async fn add(&self) -> Result<usize> {
         let threshold = i64::from(self.rules.threshold);
-        const FIND: &str = "SELECT counts.want FROM counts \
-            JOIN wants ON wants.id = counts.want \
-            LEFT JOIN builds ON builds.want = counts.want \
-            WHERE counts.kind = $1 AND counts.voices >= $2 AND builds.want IS NULL \
-            ORDER BY wants.packages DESC, counts.want LIMIT $3";
-        let find = sqlx::query(FIND)
-            .bind(Kind::Recipe.number())
-            .bind(threshold)
-            .bind(AT_ONCE);
+        let enough = counts::at_least(&self.database, Kind::Recipe, threshold).await?;
+        let enough: Rows = enough.iter().map(|want| [want]).collect();
+        const FIND: &str = "SELECT wants.id FROM {each} \
+            JOIN wants ON wants.id = CAST(each.value ->> 0 AS BIGINT) \
+            LEFT JOIN builds ON builds.want = wants.id WHERE builds.want IS NULL \
+            ORDER BY wants.packages DESC, wants.id LIMIT $2";
+        let find = sqlx::query(self.database.sql(FIND));
+        let find = find.bind(enough.finish()).bind(AT_ONCE);
         // Most of the time there is nothing, and nobody is kept waiting.
         let rows = find.fetch_all(self.database.readers()).await.doing(DOING)?;
         if rows.is_empty() {
@@ -144,15 +144,8 @@ impl Builds {
         let took = took.fetch_all(&mut **transaction).await.doing(DOING)?;
         let took = took.iter().map(|row| Ok((text(row, 0)?, number(row, 1)?)));
         let took: BTreeMap<String, i64> = took.collect::<Result<_>>()?;
-        const COUNTED: &str = "SELECT counts.want, counts.voices FROM {each} \
-            JOIN counts ON counts.want = CAST(each.value ->> 0 AS BIGINT)";
-        let asked: Rows = wants.iter().map(|wanted| [wanted.id]).collect();
-        let counted = sqlx::query(self.database.sql(COUNTED)).bind(asked.finish());
-        let counted = counted.fetch_all(&mut **transaction).await.doing(DOING)?;
-        let counted = counted
-            .iter()
-            .map(|row| Ok((number(row, 0)?, number(row, 1)?)));
-        let counted: BTreeMap<i64, i64> = counted.collect::<Result<_>>()?;
+        let ids: Vec<i64> = wants.iter().map(|wanted| wanted.id).collect();
+        let counted = counts::of(&self.database, &ids).await?;
         let saved = wants.iter().map(|wanted| {
             let took = took.get(&wanted.name).copied().unwrap_or(UNKNOWN);
             took.saturating_mul(counted.get(&wanted.id).copied().unwrap_or(0))

@@ -6,6 +6,7 @@ use sqlx::{Any, Row as _, Transaction};
 
 use super::projects::{Project, Projects};
 use super::{DOING, EXPIRED, Submission};
+use crate::service::counts::{self, Block};
 use crate::service::database::{Database, Doing as _, Result, Rows};
 use crate::service::ids;
 use crate::service::intake::{Kind, Want};
@@ -22,6 +23,8 @@ pub(super) struct Batch<'a> {
     pub(super) known: &'a HashMap<String, i64>,
     /// Ids that are known since this transaction began.
     pub(super) new: HashMap<String, i64>,
+    /// Kinds of those that were never wanted before.
+    pub(super) kinds: BTreeMap<i64, Kind>,
     pub(super) now: i64,
 }
 
@@ -146,7 +149,7 @@ impl Batch<'_> {
             self.new.insert(hash, row.try_get(1).doing(DOING)?);
         }
         let mut next = self.next("SELECT COALESCE(MAX(id), 0) FROM wants").await?;
-        let (mut added, mut counts, mut files) = (Rows::new(), Rows::new(), Rows::new());
+        let (mut added, mut files) = (Rows::new(), Rows::new());
         for submission in submissions {
             for want in &submission.intake.wants {
                 if self.id(&want.hash).is_some() {
@@ -170,7 +173,7 @@ impl Batch<'_> {
                     want.packages,
                     self.now,
                 ));
-                counts.push(&(next, want.kind.number()));
+                self.kinds.insert(next, want.kind);
                 if let Some(text) = want.text.as_ref().filter(|_| want.kind == Kind::Recipe) {
                     files.push(&(next, text));
                 }
@@ -184,10 +187,6 @@ impl Batch<'_> {
             each.value ->> 3, each.value ->> 4, each.value ->> 5, \
             CAST(each.value ->> 6 AS BIGINT), CAST(each.value ->> 7 AS BIGINT) FROM {each}";
         self.execute(ADD, added).await?;
-        const ADD_COUNTS: &str = "INSERT INTO counts (want, kind, voices) \
-            SELECT CAST(each.value ->> 0 AS BIGINT), CAST(each.value ->> 1 AS SMALLINT), 0 \
-            FROM {each}";
-        self.execute(ADD_COUNTS, counts).await?;
         const ADD_FILES: &str = "INSERT INTO recipe_files (want, text) \
             SELECT CAST(each.value ->> 0 AS BIGINT), each.value ->> 1 FROM {each}";
         self.execute(ADD_FILES, files).await
@@ -230,14 +229,49 @@ impl Batch<'_> {
             ON CONFLICT (voice, project) DO UPDATE SET \
             content = excluded.content, wants = excluded.wants, seen = excluded.seen";
         self.execute(PUT, changed).await?;
-        let counts = projects.counts.iter();
-        let counts = counts.filter(|(_, difference)| **difference != 0);
-        let counts: Rows = counts.collect();
-        const COUNT: &str = "UPDATE counts SET voices = counts.voices + change.by FROM \
-            (SELECT CAST(each.value ->> 0 AS BIGINT) AS id, \
-            CAST(each.value ->> 1 AS BIGINT) AS by FROM {each}) AS change \
-            WHERE counts.want = change.id";
-        self.execute(COUNT, counts).await
+        self.count(&projects.counts).await
+    }
+
+    /// Changes counts. Nobody else does at the same time, so what is read here
+    /// still holds when it is written.
+    async fn count(&mut self, changes: &BTreeMap<i64, i64>) -> Result<()> {
+        let changes = changes.iter().filter(|(_, change)| **change != 0);
+        let changes: Vec<(i64, i64)> = changes.map(|(want, change)| (*want, *change)).collect();
+        let wants = changes.iter().map(|(want, _)| want);
+        let touched = wants.chain(self.kinds.keys());
+        let mut blocks: BTreeMap<i64, Block> = touched
+            .map(|want| (counts::place(*want).0, Block::default()))
+            .collect();
+        let asked: Rows = blocks.keys().map(|block| [block]).collect();
+        const FIND: &str = "SELECT counts.block, counts.voices FROM {each} \
+            JOIN counts ON counts.block = CAST(each.value ->> 0 AS BIGINT)";
+        for row in self.fetch(FIND, asked).await? {
+            let text: String = row.try_get(1).doing(DOING)?;
+            blocks.insert(row.try_get(0).doing(DOING)?, Block::read(&text));
+        }
+        for (want, kind) in &self.kinds {
+            let (block, place) = counts::place(*want);
+            blocks.entry(block).or_default().at(place).kind = kind.number();
+        }
+        for (want, change) in changes {
+            let (block, place) = counts::place(want);
+            blocks.entry(block).or_default().at(place).voices += change;
+        }
+        let digits = |block: &Block| {
+            [Kind::Tree, Kind::Recipe, Kind::Builder].map(|kind| block.digits(kind))
+        };
+        let rows = blocks.iter().map(|(id, block)| {
+            let [trees, recipes, builders] = digits(block);
+            (id, block.text(), trees, recipes, builders)
+        });
+        const PUT: &str = "INSERT INTO counts (block, voices, trees, recipes, builders) \
+            SELECT CAST(each.value ->> 0 AS BIGINT), each.value ->> 1, \
+            CAST(each.value ->> 2 AS BIGINT), CAST(each.value ->> 3 AS BIGINT), \
+            CAST(each.value ->> 4 AS BIGINT) FROM {each} WHERE true \
+            ON CONFLICT (block) DO UPDATE SET voices = excluded.voices, \
+            trees = excluded.trees, recipes = excluded.recipes, builders = excluded.builders";
+        let rows: Rows = rows.collect();
+        self.execute(PUT, rows).await
     }
 
     /// Counts usage that was not counted; tells which was.

@@ -18,7 +18,7 @@
 mod batch;
 mod projects;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -169,6 +169,7 @@ impl Writer {
             transaction: &mut transaction,
             known: &self.known,
             new: HashMap::new(),
+            kinds: BTreeMap::new(),
             now,
         };
         let voices = batch.voices(submissions).await?;

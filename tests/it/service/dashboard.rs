@@ -130,3 +130,60 @@ fn what_a_form_sends_is_bounded_and_counts_nothing() {
         );
     });
 }
+
+#[test]
+fn a_badge_says_how_much_of_a_project_others_want() {
+    on_both(|bed| {
+        let token = bed.token("octo", "report");
+        let bearer = format!("Authorization: Bearer {token}");
+        let server = bed.start(&[]);
+        let own = lock(&[("a", "1.0.0", ""), ("b", "1.0.0", ""), ("c", "1.0.0", "")]);
+        let sent = server.post("/v1/lockfiles?project=cat.rs", &[&bearer], own.as_bytes());
+        assert_eq!(sent.status, 200);
+        let badge = |path: &str| server.get(path, &[]);
+        let path = "/badge/octo/cat.rs.svg";
+        let alone = badge(path);
+        assert_eq!(alone.status, 200);
+        assert!(
+            alone
+                .text()
+                .contains("<title>quickbuild: 0 % shared</title>")
+        );
+        // Another client wants two of the three; another project of the same
+        // client counts as another.
+        let others = lock(&[("a", "1.0.0", ""), ("b", "1.0.0", "")]);
+        report(&server, "192.0.2.1", "cat.rs", &others);
+        let shared = badge(path);
+        assert!(
+            shared.text().contains("quickbuild: 66 % shared"),
+            "{shared:?}"
+        );
+        assert_eq!(shared.header("content-type"), Some("image/svg+xml"));
+        assert_eq!(shared.header("cache-control"), Some("public, max-age=300"));
+        let policy = shared.header("content-security-policy");
+        assert_eq!(policy, Some("default-src 'none'"));
+        assert!(shared.text().contains("role=\"img\""), "{shared:?}");
+        // Of what nobody reports with a token, nothing is told.
+        for path in ["/badge/octo/dog.svg", "/badge/cat/cat.rs.svg"] {
+            let unknown = badge(path);
+            assert_eq!(unknown.status, 404);
+            assert_eq!(unknown.header("content-type"), Some("image/svg+xml"));
+            assert!(
+                unknown.text().contains("quickbuild: unknown"),
+                "{unknown:?}"
+            );
+        }
+        for path in [
+            "/badge/octo/cat.rs",
+            "/badge/octo/%3Cscript%3E.svg",
+            "/badge/%3Cb%3E/cat.rs.svg",
+            "/badge/octo%20cat.rs/x.svg",
+            "/badge/octo/cat/rs.svg",
+            "/badge/octo/..%2fcat.rs.svg",
+        ] {
+            let refused = badge(path);
+            assert_eq!(refused.status, 404, "{path}");
+            assert!(!refused.text().contains("<svg"), "{path}");
+        }
+    });
+}

@@ -1,10 +1,13 @@
 //! `quickbuild service`, each test on SQLite and on PostgreSQL.
 
+mod api;
 mod building;
 mod counting;
 mod dashboard;
+mod deployment;
 mod hostile;
 mod many;
+mod keeping;
 mod operating;
 mod reporting;
 

@@ -19,6 +19,15 @@ pub(crate) struct Postgres {
 impl Postgres {
     /// Starts one; `None` after a skip has been noted.
     pub(crate) fn start() -> Option<Self> {
+        Self::start_with(None)
+    }
+
+    /// Starts one that speaks only TLS, with `server.pem` and `server.key` of a folder.
+    pub(crate) fn start_with_tls(certificates: &Path) -> Option<Self> {
+        Self::start_with(Some(certificates))
+    }
+
+    fn start_with(certificates: Option<&Path>) -> Option<Self> {
         let Some(programs) = programs() else {
             skipped("postgres", "Debian's `postgresql` is not installed");
             return None;
@@ -50,8 +59,52 @@ impl Postgres {
             "{}",
             String::from_utf8_lossy(&made.stderr)
         );
+        if let Some(certificates) = certificates {
+            this.offer_tls(certificates);
+        }
         this.resume();
         Some(this)
+    }
+
+    fn offer_tls(&self, certificates: &Path) {
+        let data = self.folder.path().join("data");
+        for name in ["server.pem", "server.key"] {
+            let file = data.join(name);
+            fs::copy(certificates.join(name), &file).unwrap();
+            let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+            fs::set_permissions(&file, mode).unwrap();
+            let owner = fs::metadata(&data).unwrap();
+            std::os::unix::fs::chown(&file, Some(owner.uid()), Some(owner.gid())).unwrap();
+        }
+        let settings = "ssl = on\nssl_cert_file = 'server.pem'\nssl_key_file = 'server.key'\n";
+        let mut file = fs::OpenOptions::new()
+            .append(true)
+            .open(data.join("postgresql.conf"))
+            .unwrap();
+        std::io::Write::write_all(&mut file, settings.as_bytes()).unwrap();
+        let allowed = "hostssl all all 127.0.0.1/32 trust\nhostssl all all ::1/128 trust\n";
+        fs::write(data.join("pg_hba.conf"), allowed).unwrap();
+    }
+
+    /// All of it, as `pg_dump` writes it.
+    pub(crate) fn dump(&self) -> Vec<u8> {
+        let mut dump = self.command("pg_dump");
+        dump.args(["--format=custom", "--dbname", &self.url()]);
+        let output = dump.output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{said}");
+        output.stdout
+    }
+
+    /// Takes what [`Self::dump`] gave.
+    pub(crate) fn restore(&self, dump: &[u8]) {
+        let file = self.folder.path().join("dump");
+        fs::write(&file, dump).unwrap();
+        let mut restore = self.command("pg_restore");
+        restore.args(["--exit-on-error", "--no-owner", "--dbname", &self.url()]);
+        let output = restore.arg(&file).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{said}");
     }
 
     /// Starts the server again, and waits until it answers.

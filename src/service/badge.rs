@@ -1,0 +1,144 @@
+//! A badge: a small picture that says how much of what a project wants others
+//! want, too. Pure, but for [`share`].
+
+use sqlx::Row as _;
+
+use super::access;
+use super::counts;
+use super::database::{Database, Doing as _, Result};
+use super::ids;
+use crate::markup::escaped;
+
+/// Characters of an owner's or a repository's name.
+const NAME: usize = 64;
+/// Width of a character; `textLength` sees to it that it is that wide.
+const CHARACTER: usize = 7;
+/// What is beside each text.
+const MARGIN: usize = 6;
+
+/// What of a project others want: none of one of which nothing is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Share {
+    /// What it wants that somebody else wants, too.
+    pub(super) shared: usize,
+    /// What it wants.
+    pub(super) wanted: usize,
+}
+
+impl Share {
+    /// Whole percents, rounded down: all is only said of all.
+    fn percent(self) -> Option<usize> {
+        (self.shared * 100).checked_div(self.wanted)
+    }
+}
+
+/// Owner and repository of a path `/badge/<owner>/<repo>.svg`, if they can be
+/// the name of a token and of a project.
+pub(super) fn names<'a>(owner: &'a str, file: &'a str) -> Option<(&'a str, &'a str)> {
+    let project = file.strip_suffix(".svg")?;
+    let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    let is_name = |name: &str| (1..=NAME).contains(&name.len()) && name.bytes().all(is_allowed);
+    (is_name(owner) && is_name(project)).then_some((owner, project))
+}
+
+/// What others want of the last report of a project that was sent with the
+/// owner's token; nothing is told of who reports without one.
+pub(super) async fn share(
+    database: &Database,
+    owner: &str,
+    project: &str,
+) -> Result<Option<Share>> {
+    let doing = "tell what a project shares";
+    const FIND: &str = "SELECT projects.wants FROM voices \
+        JOIN projects ON projects.voice = voices.id \
+        WHERE voices.name = $1 AND projects.project = $2";
+    let query = sqlx::query(FIND);
+    let query = query
+        .bind(access::token_voice(owner, project))
+        .bind(project);
+    let row = query.fetch_optional(database.readers());
+    let Some(row) = row.await.doing(doing)? else {
+        return Ok(None);
+    };
+    let text: String = row.try_get(0).doing(doing)?;
+    let wants = ids::read(&text).unwrap_or_default();
+    let voices = counts::of(database, &wants).await?;
+    let shared = voices.values().filter(|voices| **voices > 1).count();
+    Ok(Some(Share {
+        shared,
+        wanted: wants.len(),
+    }))
+}
+
+/// The picture.
+pub(super) fn picture(share: Option<Share>) -> String {
+    let (value, colour) = match share.and_then(Share::percent) {
+        None => ("unknown".to_owned(), "#555"),
+        Some(percent @ 0..50) => (format!("{percent} % shared"), "#8a5a00"),
+        Some(percent) => (format!("{percent} % shared"), "#1a6b34"),
+    };
+    let label = "quickbuild";
+    let width = |text: &str| text.chars().count() * CHARACTER;
+    let (first, second) = (width(label) + 2 * MARGIN, width(&value) + 2 * MARGIN);
+    let all = first + second;
+    let text = |from: usize, text: &str| {
+        let (x, long) = (from + MARGIN, width(text));
+        let text = escaped(text);
+        format!(
+            "<text x=\"{x}\" y=\"14\" textLength=\"{long}\" lengthAdjust=\"spacingAndGlyphs\">{text}</text>\n"
+        )
+    };
+    let said = escaped(&format!("{label}: {value}"));
+    let texts = [text(0, label), text(first, &value)].concat();
+    format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{all}\" height=\"20\" viewBox=\"0 0 {all} 20\" role=\"img\" aria-label=\"{said}\">\n\
+         <title>{said}</title>\n\
+         <rect width=\"{first}\" height=\"20\" fill=\"#333\"/>\n\
+         <rect x=\"{first}\" width=\"{second}\" height=\"20\" fill=\"{colour}\"/>\n\
+         <g fill=\"#fff\" font-family=\"Verdana,DejaVu Sans,sans-serif\" font-size=\"11\" aria-hidden=\"true\">\n\
+         {texts}</g>\n</svg>\n"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_picture_says_what_it_shows() {
+        let share = |shared, wanted| picture(Some(Share { shared, wanted }));
+        for (picture, said) in [
+            (share(5, 8), "quickbuild: 62 % shared"),
+            (share(299, 300), "quickbuild: 99 % shared"),
+            (share(300, 300), "quickbuild: 100 % shared"),
+            (share(0, 0), "quickbuild: unknown"),
+            (picture(None), "quickbuild: unknown"),
+        ] {
+            assert!(
+                picture.contains(&format!("<title>{said}</title>")),
+                "{picture}"
+            );
+            assert!(
+                picture.contains(&format!("aria-label=\"{said}\"")),
+                "{picture}"
+            );
+        }
+    }
+
+    #[test]
+    fn names_are_names_or_nothing() {
+        assert_eq!(names("octo", "a.b-c_d.svg"), Some(("octo", "a.b-c_d")));
+        let long = format!("{}.svg", "a".repeat(65));
+        for (owner, file) in [
+            ("octo", "repo"),
+            ("octo", ".svg"),
+            ("", "repo.svg"),
+            ("a b", "repo.svg"),
+            ("octo", "<b>.svg"),
+            ("octo", "a/b.svg"),
+            ("octo", long.as_str()),
+        ] {
+            assert_eq!(names(owner, file), None, "{owner}/{file}");
+        }
+    }
+}

@@ -1,0 +1,253 @@
+//! `docs/openapi.json`: what it says is what there is, and all of it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::{Value, json};
+
+use super::{Bed, hashes, lock, on_both, report};
+use crate::support::{Response, Serving, skipped, walk};
+
+/// Routes that are not described yet.
+const NOT_YET: [&str; 3] = ["/v1/work", "/v1/builds", "/v1/workers"];
+
+/// Paths and methods.
+type Operations = BTreeSet<(String, String)>;
+
+fn description() -> Value {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/openapi.json");
+    serde_json::from_str(&std::fs::read_to_string(file).unwrap()).unwrap()
+}
+
+fn operations(description: &Value) -> Operations {
+    let paths = description["paths"].as_object().unwrap().iter();
+    let each = paths.flat_map(|(path, methods)| {
+        let methods = methods.as_object().unwrap().keys();
+        methods.map(move |method| (path.clone(), method.clone()))
+    });
+    each.collect()
+}
+
+/// The routes of the sources that are for programs: a router does not tell its own.
+fn routes() -> Operations {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/service");
+    let mut found = Operations::new();
+    for file in walk(&folder) {
+        let text = std::fs::read_to_string(file).unwrap();
+        for route in text.split(".route(").skip(1) {
+            let Some(rest) = route.trim_start().strip_prefix('"') else {
+                continue; // a page's, named by a constant
+            };
+            let (path, rest) = rest.split_once('"').unwrap();
+            let is_for_programs = ["/v1/", "/healthz", "/readyz", "/metrics"];
+            let is_for_programs = is_for_programs.iter().any(|begin| path.starts_with(begin));
+            if !is_for_programs || NOT_YET.iter().any(|begin| path.starts_with(begin)) {
+                continue;
+            }
+            let handlers = rest.split("\n        .").next().unwrap();
+            for method in ["get", "post", "put", "patch", "delete"] {
+                if handlers.contains(&format!("{method}(")) {
+                    found.insert((path.to_owned(), method.to_owned()));
+                }
+            }
+        }
+    }
+    found
+}
+
+/// What is answered, for a validator: the schema's pointer and the value.
+#[derive(Default)]
+struct Answers {
+    seen: BTreeMap<(String, String), BTreeSet<u16>>,
+    values: Vec<Value>,
+}
+
+impl Answers {
+    /// Holds an answer to what the description says of it.
+    #[track_caller]
+    fn hold(&mut self, description: &Value, path: &str, method: &str, answer: &Response) {
+        let status = answer.status.to_string();
+        let operation = &description["paths"][path][method];
+        let said = &operation["responses"][&status];
+        let said = match said["$ref"].as_str() {
+            Some(to) => description.pointer(to.strip_prefix('#').unwrap()).unwrap(),
+            None => said,
+        };
+        assert!(said.is_object(), "{method} {path}: {status} is not said");
+        let kind = answer.header("content-type").unwrap();
+        let kind = kind.split(';').next().unwrap();
+        let content = &said["content"][kind];
+        assert!(
+            content.is_object(),
+            "{method} {path}: {status} is no {kind}"
+        );
+        for header in said["headers"].as_object().unwrap().keys() {
+            let name = header.to_ascii_lowercase();
+            assert!(answer.header(&name).is_some(), "{path}: no {header}");
+        }
+        let value = if kind.ends_with("json") {
+            answer.json()
+        } else {
+            json!(answer.text())
+        };
+        let schema = content["schema"].clone();
+        self.values.push(
+            json!({"what": format!("{method} {path} {status}"), "schema": schema, "value": value}),
+        );
+        let key = (path.to_owned(), method.to_owned());
+        self.seen.entry(key).or_default().insert(answer.status);
+    }
+}
+
+/// Asks for everything that the description has, in each way that it can end
+/// without breaking something.
+fn ask(bed: &Bed, description: &Value) -> Answers {
+    let worker = bed.token("w", "work");
+    let server = bed.start(&["--max-report", "100kB", "--patience", "1s"]);
+    let wanted = lock(&[("a", "1.0.0", "b"), ("b", "1.0.0", "")]);
+    for client in ["192.0.2.1", "192.0.2.2"] {
+        let _ = report(&server, client, "p", &wanted);
+    }
+    let usage = json!({"format": 1, "usage": {
+        "id": "one", "hits": 1, "misses": 0, "seconds-saved": 1.0, "seconds-compiled": 0.0}});
+    let mut answers = Answers::default();
+    let json_kind = "Content-Type: application/json";
+    let bearer = format!("Authorization: Bearer {worker}");
+    let path = "/v1/lockfiles";
+    let long = vec![b'#'; 200_000];
+    for (headers, body, status) in [
+        (vec![], wanted.as_bytes(), 200),
+        (vec![json_kind], usage.to_string().as_bytes(), 200),
+        (vec![json_kind], b"{".as_slice(), 400),
+        (vec!["Authorization: Bearer qbs_x"], wanted.as_bytes(), 401),
+        (vec![bearer.as_str()], wanted.as_bytes(), 403),
+        (vec!["Transfer-Encoding: chunked"], b"3\r\nver\r\n", 408), // and no end
+        (vec![], long.as_slice(), 413),
+        (vec![json_kind], b"{\"format\":1}".as_slice(), 422),
+    ] {
+        let answer = server.post(path, &headers, body);
+        assert_eq!(answer.status, status, "{answer:?}");
+        answers.hold(description, path, "post", &answer);
+    }
+    let hash = &hashes(&wanted)["a@1.0.0"];
+    for (path, query, status) in [
+        ("/v1/wants", "?kind=tree&limit=10", 200),
+        ("/v1/wants", "?package=a", 200),
+        ("/v1/wants", "?limit=-1", 400),
+        ("/v1/wants/{hash}", "", 200),
+        ("/v1/totals", "", 200),
+        ("/v1/openapi.json", "", 200),
+        ("/healthz", "", 200),
+        ("/readyz", "", 200),
+        ("/metrics", "", 200),
+    ] {
+        let asked = path.replace("{hash}", hash) + query;
+        let answer = server.get(&asked, &[]);
+        assert_eq!(answer.status, status, "{answer:?}");
+        answers.hold(description, path, "get", &answer);
+    }
+    let absent = server.get("/v1/wants/absent", &[]);
+    assert_eq!(absent.status, 404);
+    answers.hold(description, "/v1/wants/{hash}", "get", &absent);
+    let served = server.get("/v1/openapi.json", &[]).json();
+    assert_eq!(served, *description);
+    let twice = server.get("/v1/wants?limit=1&limit=2", &[]);
+    assert_eq!(twice.status, 400);
+    answers.hold(description, "/v1/wants", "get", &twice);
+    limited(bed, description, &mut answers);
+    answers
+}
+
+/// Somebody who asks too often.
+fn limited(bed: &Bed, description: &Value, answers: &mut Answers) {
+    let all = ["--rate", "1", "--no-access-log"];
+    let server = Serving::service(&bed.env, &bed.project, &all);
+    let mut asked = (0..100).map(|_| server.get("/v1/totals", &[]));
+    let refused = asked.find(|answer| answer.status == 429).unwrap();
+    answers.hold(description, "/v1/totals", "get", &refused);
+}
+
+#[test]
+fn each_route_is_described_and_each_description_is_a_route() {
+    let described = operations(&description());
+    assert!(described.len() >= 8, "{described:?}");
+    assert_eq!(described, routes());
+}
+
+#[test]
+fn what_is_described_is_answered() {
+    on_both(|bed| {
+        let description = description();
+        let answers = ask(&bed, &description);
+        let asked: Operations = answers.seen.keys().cloned().collect();
+        assert_eq!(asked, operations(&description), "not all was asked");
+        valid(&bed, &description, &answers.values);
+    });
+}
+
+#[test]
+fn a_database_that_is_away_is_described() {
+    let Some(mut bed) = Bed::postgres() else {
+        return;
+    };
+    let server = bed.start(&[]);
+    bed.postgres.as_mut().unwrap().stop();
+    let (description, mut answers) = (description(), Answers::default());
+    for path in ["/v1/totals", "/v1/wants", "/readyz", "/metrics"] {
+        let away = server.get(path, &[]);
+        assert_eq!(away.status, 503, "{path}");
+        answers.hold(&description, path, "get", &away);
+    }
+    valid(&bed, &description, &answers.values);
+}
+
+/// Validates the description, and answers against its schemas.
+fn valid(bed: &Bed, description: &Value, answers: &[Value]) {
+    let python = std::env::var("QUICKBUILD_TEST_PYTHON").unwrap_or_else(|_| "python3".into());
+    let has = Command::new(&python)
+        .args([
+            "-c",
+            "import openapi_spec_validator, openapi_schema_validator",
+        ])
+        .output();
+    if !has.is_ok_and(|output| output.status.success()) {
+        skipped("openapi", "no Python with openapi-spec-validator");
+        return;
+    }
+    // It takes the answers, and neither another description nor another answer.
+    let check = |description: &Value, answers: &[Value]| {
+        let file = bed.env.root().join("answers.json");
+        let text = json!({"description": description, "answers": answers}).to_string();
+        std::fs::write(&file, text).unwrap();
+        let output = Command::new(&python)
+            .args(["-c", VALIDATE])
+            .arg(&file)
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        (output.status.success(), said)
+    };
+    let (is_valid, said) = check(description, answers);
+    assert!(is_valid, "{said}");
+    let mut wrong = description.clone();
+    wrong["paths"]["/healthz"]["get"]["responses"] = json!(1);
+    assert!(!check(&wrong, &[]).0, "the validator takes anything");
+    let first = answers.iter().find(|answer| answer["value"].is_object());
+    let mut answer = first.unwrap().clone();
+    answer["value"] = json!({});
+    assert!(!check(description, &[answer]).0, "any answer is valid");
+}
+
+const VALIDATE: &str = "
+import json, sys
+from openapi_spec_validator import OpenAPIV31SpecValidator, validate
+from openapi_schema_validator import OAS31Validator
+read = json.load(open(sys.argv[1]))
+description = read['description']
+validate(description, cls=OpenAPIV31SpecValidator)
+for answer in read['answers']:
+    schema = dict(answer['schema'], components=description['components'])
+    for error in OAS31Validator(schema).iter_errors(answer['value']):
+        sys.exit(answer['what'] + ': ' + str(error))
+";
