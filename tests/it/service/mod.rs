@@ -6,8 +6,8 @@ mod counting;
 mod dashboard;
 mod deployment;
 mod hostile;
-mod many;
 mod keeping;
+mod many;
 mod operating;
 mod reporting;
 
