@@ -36,6 +36,17 @@ impl Progress for Unseen {
     fn advance(&self) {}
 }
 
+/// Bytes for people, in decimal units as disks are sold.
+pub fn size(bytes: u64) -> String {
+    let units = [("GB", 1_000_000_000), ("MB", 1_000_000), ("kB", 1_000)];
+    for (unit, factor) in units {
+        if bytes >= factor {
+            return format!("{:.1} {unit}", bytes as f64 / factor as f64);
+        }
+    }
+    format!("{bytes} B")
+}
+
 /// The chain of an error's causes in one line.
 pub fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
@@ -66,4 +77,16 @@ pub fn lines_out(lines: &str) -> std::io::Result<()> {
 /// Prints text on standard output, such as a build script's instructions.
 pub fn out(text: &str) {
     print!("{text}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_short() {
+        assert_eq!(size(999), "999 B");
+        assert_eq!(size(1_500), "1.5 kB");
+        assert_eq!(size(20_000_000_000), "20.0 GB");
+    }
 }

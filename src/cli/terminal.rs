@@ -8,6 +8,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::build::Observer;
 use crate::cargo::invocation::Invocation;
+pub(super) use crate::console::size;
 use crate::console::{self, Progress};
 use crate::environment::Environment;
 
@@ -175,27 +176,4 @@ pub(super) fn print_line(text: &str) {
 pub(super) fn print_json(value: &impl serde::Serialize) {
     let text = serde_json::to_string_pretty(value).expect("reports serialise");
     print_line(&text);
-}
-
-/// Bytes for people, in decimal units as disks are sold.
-pub(super) fn size(bytes: u64) -> String {
-    let units = [("GB", 1_000_000_000), ("MB", 1_000_000), ("kB", 1_000)];
-    for (unit, factor) in units {
-        if bytes >= factor {
-            return format!("{:.1} {unit}", bytes as f64 / factor as f64);
-        }
-    }
-    format!("{bytes} B")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sizes_are_short() {
-        assert_eq!(size(999), "999 B");
-        assert_eq!(size(1_500), "1.5 kB");
-        assert_eq!(size(20_000_000_000), "20.0 GB");
-    }
 }

@@ -15,8 +15,11 @@ use serde::Deserialize;
 
 use super::answer::Refusal;
 use super::badge;
+use super::build_pages;
+use super::builds::board;
 use super::demand;
 use super::intake::{Intake, Kind};
+use super::live;
 use super::pages::{self, Place};
 use super::web::Shared;
 use crate::markup::{self, Html};
@@ -32,6 +35,11 @@ pub(super) fn routes() -> Router<Shared> {
         .route("/", get(overview))
         .route("/wants", get(wants))
         .route("/wants/{hash}", get(want))
+        .route("/builds", get(builds))
+        .route("/builds/{id}", get(build))
+        .route("/builds/{id}/events", get(live::events))
+        .route("/live.js", get(script))
+        .route("/workers", get(workers))
         .route("/upload", get(form).post(upload))
         .route(pages::STYLE, get(style))
         .route(pages::ICON, get(icon))
@@ -42,6 +50,7 @@ pub(super) fn routes() -> Router<Shared> {
 struct Shown(Result<Page, Refusal>);
 
 struct Page {
+    policy: &'static str,
     title: String,
     place: Place,
     body: Html,
@@ -50,7 +59,12 @@ struct Page {
 impl Page {
     fn new(title: impl Into<String>, place: Place, body: Html) -> Self {
         let title = title.into();
-        Self { title, place, body }
+        Self {
+            policy: pages::POLICY,
+            title,
+            place,
+            body,
+        }
     }
 }
 
@@ -70,7 +84,7 @@ impl axum::response::IntoResponse for Shown {
         *response.status_mut() = status;
         let headers = response.headers_mut();
         for (name, value) in [
-            (CONTENT_SECURITY_POLICY, pages::POLICY),
+            (CONTENT_SECURITY_POLICY, page.policy),
             (REFERRER_POLICY, "no-referrer"),
             (HeaderName::from_static("x-frame-options"), "DENY"),
         ] {
@@ -90,6 +104,10 @@ fn answer(text: impl Into<Body>, kind: &'static str, kept: &'static str) -> Resp
 
 async fn style() -> Response<Body> {
     answer(markup::STYLE, "text/css", "public, max-age=3600")
+}
+
+async fn script() -> Response<Body> {
+    answer(live::SCRIPT, "text/javascript", "public, max-age=3600")
 }
 
 async fn icon() -> Response<Body> {
@@ -120,7 +138,8 @@ async fn overview(State(shared): State<Shared>) -> Shown {
     let shown = async {
         let totals = demand::totals(app.database()).await?;
         let trees = demand::top(app.database(), Kind::Tree, TOP).await?;
-        let body = pages::overview(&totals, &trees);
+        let builds = board::overview(app.database()).await?;
+        let body = pages::overview(&totals, &builds, &trees);
         Ok(Page::new("What was saved", Place::Overview, body))
     };
     Shown(shown.await)
@@ -157,8 +176,54 @@ async fn want(State(shared): State<Shared>, Path(hash): Path<String>) -> Shown {
         let detail = demand::detail(app.database(), &hash).await?;
         let detail = detail.ok_or_else(Refusal::absent)?;
         let title = format!("{} {}", detail.wanted.name, detail.wanted.version);
-        let body = pages::want(&detail);
+        let build = board::of_recipe(app.database(), &hash).await?;
+        let made = board::made(app.database(), &hash).await?;
+        let body = pages::want(&detail, build.as_ref(), &made);
         Ok(Page::new(title.trim(), Place::Elsewhere, body))
+    };
+    Shown(shown.await)
+}
+
+async fn builds(State(shared): State<Shared>) -> Shown {
+    let app = shared.app();
+    let shown = async {
+        let list = async |state| board::builds(app.database(), state, TOP).await;
+        let lists = build_pages::Lists {
+            overview: board::overview(app.database()).await?,
+            leased: list("leased").await?,
+            queued: list("queued").await?,
+            built: list("built").await?,
+            resting: list("resting").await?,
+        };
+        let body = build_pages::builds(&lists);
+        Ok(Page::new("Builds", Place::Builds, body))
+    };
+    Shown(shown.await)
+}
+
+async fn build(State(shared): State<Shared>, Path(id): Path<i64>) -> Shown {
+    let app = shared.app();
+    let shown = async {
+        let build = board::by_id(app.database(), id).await?;
+        let build = build.ok_or_else(Refusal::absent)?;
+        let tries = board::tries(app.database(), id).await?;
+        let made = board::made(app.database(), &build.recipe).await?;
+        let title = format!("Build of {} {}", build.name, build.version);
+        let body = build_pages::build(&build, &tries, &made);
+        Ok(Page {
+            policy: pages::LIVE_POLICY,
+            ..Page::new(title, Place::Elsewhere, body)
+        })
+    };
+    Shown(shown.await)
+}
+
+async fn workers(State(shared): State<Shared>) -> Shown {
+    let app = shared.app();
+    let shown = async {
+        let workers = board::workers(app.database(), 86_400).await?;
+        let body = build_pages::workers(&workers);
+        Ok(Page::new("Workers", Place::Workers, body))
     };
     Shown(shown.await)
 }

@@ -20,7 +20,7 @@
 //! | [`builds`], `queue` | what is wanted enough, built by workers, and published |
 //! | [`access`] | tokens, and who is counted |
 //! | [`database`], `schema`, `ids` | where it lies |
-//! | `dashboard`, `pages`, `badge` | pages and pictures for people |
+//! | `dashboard`, `pages`, `build_pages`, `badge`, `live` | pages and pictures for people |
 //! | `work` | what workers ask |
 //! | `web`, `body`, `answer`, `journal` | requests, answers, logs and metrics |
 //!
@@ -35,6 +35,7 @@ pub mod access;
 mod answer;
 mod badge;
 mod body;
+mod build_pages;
 pub mod builds;
 pub mod counter;
 mod counts;
@@ -44,6 +45,7 @@ pub mod demand;
 mod ids;
 pub mod intake;
 mod journal;
+mod live;
 mod pages;
 mod queue;
 mod schema;

@@ -7,16 +7,21 @@
 //! | [`want`] | one tree, recipe or builder, with what it needs |
 //! | [`form`], [`looked_at`] | a lock file of the visitor's, and how many want what is in it |
 //!
-//! No page has a script; [`POLICY`] forbids it all the same.
+//! No page of these has a script; [`POLICY`] forbids it all the same. That of a
+//! build has one, which comes from here.
 
 use crate::console::percent;
 use crate::markup::{Cell, Html, Style, columns, path, short};
 use crate::output::provenance::Timestamp;
 
+use super::build_pages;
+use super::builds::board::{Build, Made, Overview};
 use super::demand::{Detail, Sums, Totals, Wanted};
 
 /// The content security policy of every page.
 pub(super) const POLICY: &str = "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
+/// The policy of a page that shows how a build goes on.
+pub(super) const LIVE_POLICY: &str = "default-src 'none'; style-src 'self'; img-src 'self'; script-src 'self'; connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
 /// Where [`STYLE`](crate::markup::STYLE) is.
 pub(super) const STYLE: &str = "/style.css";
 /// Where [`ICON`](crate::markup::ICON) is.
@@ -31,6 +36,10 @@ pub(super) enum Place {
     Trees,
     /// [`wants`] of recipes.
     Recipes,
+    /// Builds.
+    Builds,
+    /// Workers.
+    Workers,
     /// [`form`].
     Upload,
     /// None of these.
@@ -38,10 +47,12 @@ pub(super) enum Place {
 }
 
 /// Places with their paths and names.
-const PLACES: [(Place, &str, &str); 4] = [
+const PLACES: [(Place, &str, &str); 6] = [
     (Place::Overview, "/", "Overview"),
     (Place::Trees, "/wants?kind=tree", "Trees"),
     (Place::Recipes, "/wants?kind=recipe", "Recipes"),
+    (Place::Builds, "/builds", "Builds"),
+    (Place::Workers, "/workers", "Workers"),
     (Place::Upload, "/upload", "Your lock file"),
 ];
 
@@ -74,7 +85,7 @@ pub(super) fn page(title: &str, place: Place, body: &Html) -> String {
 }
 
 /// What was saved, and what is wanted most.
-pub(super) fn overview(totals: &Totals, trees: &[Wanted]) -> Html {
+pub(super) fn overview(totals: &Totals, builds: &Overview, trees: &[Wanted]) -> Html {
     let mut html = Html::default();
     let sum = |of: fn(&Sums) -> i64| totals.days.iter().map(of).sum::<i64>();
     let (hits, misses) = (sum(|day| day.hits), sum(|day| day.misses));
@@ -127,6 +138,8 @@ pub(super) fn overview(totals: &Totals, trees: &[Wanted]) -> Html {
         );
         html.raw("</details>\n");
     }
+    html.heading("Builds");
+    build_pages::facts(&mut html, builds);
     html.heading("Wanted by the most projects");
     table(&mut html, trees);
     html
@@ -164,7 +177,7 @@ fn table(html: &mut Html, found: &[Wanted]) {
 }
 
 /// One, with what it needs.
-pub(super) fn want(detail: &Detail) -> Html {
+pub(super) fn want(detail: &Detail, build: Option<&Build>, made: &[Made]) -> Html {
     let Detail { wanted, needs } = detail;
     let mut html = Html::default();
     html.facts(&[
@@ -181,6 +194,17 @@ pub(super) fn want(detail: &Detail) -> Html {
     html.raw(" <code>");
     html.text(&wanted.hash);
     html.raw("</code></p>\n");
+    if let Some(build) = build {
+        html.raw("<p>Its build is ");
+        html.text(&build.state);
+        html.raw(": ");
+        let id = build.root.to_string();
+        html.link(&path(&["builds", &id]), &format!("build {id}"));
+        html.raw("</p>\n");
+    }
+    if wanted.kind == "recipe" {
+        build_pages::outputs(&mut html, made);
+    }
     html.heading("What it needs directly");
     if needs.is_empty() {
         html.paragraph("Nothing.");
@@ -222,7 +246,7 @@ fn rate(part: i64, whole: i64) -> String {
 }
 
 /// Seconds in words.
-fn duration(seconds: f64) -> String {
+pub(super) fn duration(seconds: f64) -> String {
     match seconds {
         s if s < 120.0 => format!("{s:.0} s"),
         s if s < 7_200.0 => format!("{:.0} min", s / 60.0),
@@ -236,6 +260,13 @@ fn date(seconds: i64) -> String {
     let time = Timestamp::from_seconds(seconds).map(|time| time.to_string());
     let day = time.as_deref().and_then(|time| time.split('T').next());
     day.unwrap_or("–").to_owned()
+}
+
+/// A minute, of some seconds since 1970.
+pub(super) fn time(seconds: i64) -> String {
+    let time = Timestamp::from_seconds(seconds).map(|time| time.to_string());
+    let minute = time.as_deref().and_then(|time| time.get(..16));
+    minute.map_or("–".to_owned(), |minute| minute.replace('T', " "))
 }
 
 #[cfg(test)]
@@ -269,7 +300,7 @@ mod tests {
             voices: 3,
             days: vec![day(20_001, 3, 1), day(20_000, 0, 4)],
         };
-        let html = overview(&totals, &[some("serde", 2)]);
+        let html = overview(&totals, &Overview::default(), &[some("serde", 2)]);
         let page = page("Overview", Place::Overview, &html);
         assert!(
             page.contains("<dt>Units that were not compiled</dt><dd>37.5 %</dd>"),
@@ -298,7 +329,8 @@ mod tests {
             voices: 0,
             days: Vec::new(),
         };
-        let page = page("Overview", Place::Overview, &overview(&totals, &[]));
+        let html = overview(&totals, &Overview::default(), &[]);
+        let page = page("Overview", Place::Overview, &html);
         assert!(page.contains("Nothing was reported yet"), "{page}");
         assert!(page.contains("There is nothing of this kind"), "{page}");
         assert!(!page.contains("<svg"), "{page}");

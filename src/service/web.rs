@@ -34,6 +34,8 @@ use crate::serve::rate::Rates;
 
 /// Reports that are taken apart at the same time.
 const AT_WORK: usize = 8;
+/// Browsers that are told how builds go on.
+const WATCHED: usize = 256;
 /// Things that one answer lists at most.
 pub(super) const LISTED: u32 = 1_000;
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -49,6 +51,8 @@ pub(super) struct App {
     rates: Rates,
     bodies: Bodies,
     at_work: Semaphore,
+    /// Who looks on while something is built.
+    pub(super) watched: Arc<Semaphore>,
     pub(super) journal: Journal,
     router: std::sync::OnceLock<Router>,
 }
@@ -79,6 +83,7 @@ impl App {
             rates: Rates::new(rate),
             bodies: Bodies::new(body, patience),
             at_work: Semaphore::new(AT_WORK),
+            watched: Arc::new(Semaphore::new(WATCHED)),
             journal: Journal::new(options.access_log),
             router: std::sync::OnceLock::new(),
         })

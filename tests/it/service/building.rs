@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use super::Bed;
 use crate::realise::with_builder;
+use crate::support::browser::Browser;
 use crate::support::postgres::Postgres;
 use crate::support::{BUILDER, Outcome, Response, Serving, TestEnv};
 
@@ -374,6 +375,40 @@ fn what_fails_rests_and_keeps_its_log_and_strangers_lease_nothing() {
         assert_eq!(tries.len(), 5, "{told}");
         assert_eq!(tries[0]["log"], "error: no\n");
     }
+}
+
+#[test]
+fn people_watch_a_build_in_a_browser() {
+    let (Some(browser), Some(bed)) = (Browser::start(), beds().into_iter().next()) else {
+        return;
+    };
+    let server = bed.builds(&[]);
+    let wanted = wanted(&bed.env);
+    want(&server, wanted, "192.0.2.1");
+    want(&server, wanted, "192.0.2.2");
+    let trusted = worker(&bed, &server, "box", "work-trusted");
+    let lease = trusted.lease();
+    browser.open(&format!("{}/builds", server.url()));
+    browser.shows("h1", "Builds");
+    browser.find("tbody a").click();
+    browser.shows("h1", "Build of fnv 1.0.7");
+    browser.shows("#state", "leased");
+    // What comes later is shown without asking for the page again.
+    assert_eq!(trusted.alive(&lease, "Compiling fnv <b>1.0.7</b>\n"), 204);
+    browser.shows("#log", "Compiling fnv <b>1.0.7</b>");
+    assert_eq!(trusted.send(&lease, &wanted.export).status, 200);
+    browser.shows("#state", "built");
+    let picture = browser.picture("build");
+    assert!(picture.starts_with(b"\x89PNG"));
+    browser.open(&format!("{}/wants/{}", server.url(), wanted.recipe));
+    browser.shows("tbody td:last-child", "by one worker");
+    browser.open(&format!("{}/workers", server.url()));
+    browser.shows("tbody th", "box");
+    assert_eq!(browser.complaints(), Vec::<String>::new());
+    let nobody = server.get("/builds/999", &[]);
+    assert_eq!(nobody.status, 404);
+    let nobody = server.get("/builds/999/events", &[]);
+    assert_eq!(nobody.status, 404);
 }
 
 #[test]
