@@ -373,9 +373,9 @@ mod tests {
             };
             let mut known = BTreeMap::new();
             for of in 0..6 {
-                for at in 0..4 {
+                for (at, version) in VERSIONS.iter().enumerate() {
                     let needs = if of < 5 { vec![(NAMES[of + 1], bound(of, at))] } else { vec![] };
-                    known.insert((NAMES[of], VERSIONS[at]), needs);
+                    known.insert((NAMES[of], *version), needs);
                 }
             }
             let registry = Registry(known);
