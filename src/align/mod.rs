@@ -24,4 +24,4 @@ pub mod value;
 
 pub use project::{Node, Offer, OfferId, Offers, Package, Project};
 pub use rules::{Clash, Knowledge, Objection};
-pub use search::{Proposal, Step, propose, reaches};
+pub use search::{Proposal, Step, glance, propose, reaches};

@@ -71,7 +71,7 @@ pub fn propose(
     let search = Search { lookup: &lookup };
     let candidates = search.candidates();
     let runs = [Order::ForEachMove, Order::AtAll];
-    let runs = runs.map(|order| search.run(&candidates, order));
+    let runs = runs.map(|order| search.run(&candidates, order, usize::MAX));
     let mut clashes = BTreeMap::new();
     for run in &runs {
         for (clash, count) in &run.clashes {
@@ -84,6 +84,17 @@ pub fn propose(
     let mut proposal = search.describe(if is_better { second } else { first });
     proposal.clashes = clashes;
     proposal
+}
+
+/// The seconds that could be gained at least: what [`propose`] does, but no more
+/// than `rounds` candidates are taken, those that are worth most first.
+pub fn glance(project: &Project, offers: &Offers, knowledge: &dyn Knowledge, rounds: usize) -> f64 {
+    let banned = BTreeSet::new();
+    let lookup = Lookup::new(project, offers, &banned, knowledge);
+    let search = Search { lookup: &lookup };
+    let before = value(&lookup, &Moves::new(), &BTreeSet::new());
+    let taken = search.run(&search.candidates(), Order::AtAll, rounds);
+    taken.value.seconds - before.seconds
 }
 
 /// Whether a project can move so that it has the whole tree of an offer.
@@ -196,22 +207,23 @@ impl Search<'_> {
         Some(candidate)
     }
 
-    /// Takes candidates as long as one is worth something.
-    fn run(&self, candidates: &[Candidate], order: Order) -> Taken {
+    /// Takes candidates as long as one is worth something, and at most so many.
+    fn run(&self, candidates: &[Candidate], order: Order, rounds: usize) -> Taken {
         let mut taken = Taken {
             value: value(self.lookup, &Moves::new(), &BTreeSet::new()),
             ..Taken::default()
         };
         let mut open: Vec<&Candidate> = candidates.iter().collect();
-        loop {
+        for _ in 0..rounds {
             let Some((best, moves, added, value)) = self.best(&mut open, order, &mut taken) else {
-                return taken;
+                break;
             };
             open.retain(|candidate| *candidate != best);
             taken.moves = moves;
             taken.added = added;
             taken.value = value;
         }
+        taken
     }
 
     /// The best candidate, with all moves and their value then. Those that cannot

@@ -2,11 +2,12 @@
 //! looked at, by repository.
 //!
 //! Whoever prebuilds moves the lock files that are known to the newest versions
-//! among them, and builds what is worth most of both, as they are and moved. A project that was not looked
-//! at then moves as [`align`](crate::align) proposes: by the registry's index as far
-//! as it is at hand. Of folders no manifest is read; what they need directly only
-//! moves up. Which features a package has shows in what it needs; those that need
-//! nothing do not show.
+//! among them, and builds what is worth most then; what projects have as they are,
+//! and would move away from, counts little. A project that was not looked at then
+//! moves as [`align`](crate::align) proposes: by the registry's index as far as it is
+//! at hand. Of folders no manifest is read; what they need directly only moves up.
+//! Which features a package has shows in what it needs; those that need nothing do
+//! not show.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -27,6 +28,9 @@ use crate::align::{Knowledge, Node, Objection, Offer, OfferId, Offers, Project, 
 use crate::cargo::lock_graph::LockGraph;
 use crate::cargo::releases::{Release, Releases};
 use crate::cargo::relock::line;
+
+/// What a tree counts that its project would move away from. Not everybody moves.
+const STAYS: f64 = 0.1;
 
 /// What is measured of projects that were not looked at.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
@@ -167,7 +171,6 @@ impl Question<'_> {
         let known = self.subjects.iter().filter(|subject| subject.fold != fold);
         let known: Vec<&Subject> = known.collect();
         let newest = Newest::of(known.iter().map(|subject| &subject.cut), self.index);
-        // As they are, too: not everybody can move.
         let locks: Vec<[(&Found, f64, LockGraph); 2]> = known
             .par_iter()
             .map(|subject| {
@@ -178,7 +181,7 @@ impl Question<'_> {
             .collect();
         let census = Census::of(locks.into_iter().flatten().collect());
         let (costs, _) = self.measurements.costs(&census);
-        let weights = census.weights_of(|_| true);
+        let weights = weights(&census);
         let budget = Budget::Seconds(self.budget * self.whole);
         let chosen = selection::select(&census, &costs, &weights, budget);
         let chosen: BTreeSet<NodeId> = chosen.iter().map(|choice| choice.node).collect();
@@ -266,6 +269,24 @@ impl Question<'_> {
         }
         Some((subject.weight, served))
     }
+}
+
+/// What trees count for those who may move, in a census that has each lock file as
+/// it is and then moved: where it moves away from a tree, the tree counts little.
+/// Whoever has a tree has all below it, so nothing below one counts less.
+fn weights(census: &Census) -> Vec<f64> {
+    let mut weights = vec![0.0; census.nodes.len()];
+    for pair in census.projects.chunks_exact(2) {
+        let [now, moved] = pair else { continue };
+        for tree in &moved.trees {
+            weights[*tree as usize] += moved.weight;
+        }
+        let left = now.trees.iter();
+        for tree in left.filter(|tree| moved.trees.binary_search(tree).is_err()) {
+            weights[*tree as usize] += now.weight * STAYS;
+        }
+    }
+    weights
 }
 
 /// The trees of a package that count most.
@@ -359,4 +380,61 @@ pub fn locked(
         });
     }
     Project { packages, nodes }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+    use crate::cargo::lock_graph::LockedPackage;
+    use crate::cargo::source::CRATES_IO;
+
+    #[test]
+    fn what_a_project_moves_away_from_counts_little() {
+        let found = Found {
+            path: PathBuf::from("Cargo.lock"),
+            name: "demo".to_owned(),
+            repository: "demo".to_owned(),
+            tier: None,
+            day: None,
+        };
+        let lock = |version: &str| LockGraph {
+            packages: [
+                ("a", "1.0.0", vec![1]),
+                ("b", version, vec![]),
+                ("c", "1.0.0", vec![]),
+            ]
+            .map(|(name, version, dependencies)| LockedPackage {
+                name: name.to_owned(),
+                version: version.to_owned(),
+                source: Some(CRATES_IO.to_owned()),
+                dependencies,
+            })
+            .into(),
+        };
+        let locks = [("1.0.0", 1.0), ("1.1.0", 1.0)];
+        let census = Census::of(locks.map(|(of, weight)| (&found, weight, lock(of))).into());
+        let weights = weights(&census);
+        let mut named: Vec<(String, f64)> = (0..census.nodes.len())
+            .map(|node| {
+                let below = census.closure(node as NodeId).into_iter();
+                let below = below.map(|of| census.package(of));
+                let below = below.map(|of| format!("{} {}", of.name, of.version));
+                (below.collect::<Vec<_>>().join(", "), weights[node])
+            })
+            .collect();
+        named.sort_by(|a, b| a.0.cmp(&b.0));
+        let named: Vec<(&str, f64)> = named.iter().map(|(of, weight)| (&**of, *weight)).collect();
+        assert_eq!(
+            named,
+            [
+                ("b 1.0.0", STAYS),
+                ("b 1.0.0, a 1.0.0", STAYS),
+                ("b 1.1.0", 1.0),
+                ("b 1.1.0, a 1.0.0", 1.0),
+                ("c 1.0.0", 1.0),
+            ]
+        );
+    }
 }

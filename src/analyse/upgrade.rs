@@ -1,9 +1,9 @@
 //! A lock file moved to the newest versions that others have, as whoever prebuilds
 //! would move it: all that it requires stays required, by the registry's index.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use semver::Version;
+use semver::{Version, VersionReq};
 
 use super::trees;
 use crate::align::Knowledge;
@@ -13,51 +13,59 @@ use crate::cargo::source::CRATES_IO;
 
 type Line = (String, (u64, u64, u64));
 
-/// The newest version of each line of compatible versions.
+/// The versions of each line of compatible versions that some lock files have, the
+/// newest first.
 #[derive(Debug, Default)]
-pub(super) struct Newest(HashMap<Line, Version>);
+pub(super) struct Newest(HashMap<Line, Vec<Version>>);
 
 impl Newest {
-    /// Of what some lock files have.
+    /// Of what some lock files have, without what nobody should move to.
     pub(super) fn of<'a>(
         locks: impl Iterator<Item = &'a LockGraph>,
         knowledge: &dyn Knowledge,
     ) -> Self {
-        let mut newest = Self::default();
+        let mut lines: BTreeMap<Line, BTreeSet<Version>> = BTreeMap::new();
         let packages = locks.flat_map(|lock| &lock.packages);
         for package in packages.filter(|package| trees::source(package) == CRATES_IO) {
-            let Ok(version) = Version::parse(&package.version) else {
-                continue;
-            };
-            let key = (package.name.clone(), line(&version));
-            if newest.0.get(&key).is_some_and(|known| *known >= version) {
-                continue;
-            }
-            let release = knowledge.release(&package.name, &version);
-            let is_fit = release
-                .is_some_and(|of| knowledge.objection(&package.name, &version, &of).is_none());
-            if is_fit {
-                newest.0.insert(key, version);
+            if let Ok(version) = Version::parse(&package.version) {
+                let key = (package.name.clone(), line(&version));
+                lines.entry(key).or_default().insert(version);
             }
         }
-        newest
+        let lines = lines.into_iter().map(|(key, versions)| {
+            let is_fit = |version: &Version| {
+                let release = knowledge.release(&key.0, version);
+                release.is_some_and(|of| knowledge.objection(&key.0, version, &of).is_none())
+            };
+            let versions = versions.into_iter().rev();
+            let versions = versions.filter(is_fit).collect();
+            (key, versions)
+        });
+        Self(lines.collect())
+    }
+
+    /// Versions that are newer than one, the newest first.
+    fn beyond(&self, name: &str, version: &Version) -> &[Version] {
+        let line = self.0.get(&(name.to_owned(), line(version)));
+        let versions = line.map_or(&[][..], Vec::as_slice);
+        let newer = versions.iter().take_while(|newer| *newer > version);
+        &versions[..newer.count()]
     }
 }
 
-/// Moves a lock file. Packages that would not fit stay as they are.
+/// Moves a lock file. What would not fit with the newest versions has the newest
+/// that fit; that of two that do not agree goes back that another version helps.
 pub(super) fn upgrade(lock: &LockGraph, newest: &Newest, knowledge: &dyn Knowledge) -> LockGraph {
     let now: Vec<Option<Version>> = lock
         .packages
         .iter()
         .map(|package| Version::parse(&package.version).ok())
         .collect();
-    let wanted = lock.packages.iter().zip(&now).map(|(package, now)| {
-        let now = now.as_ref()?;
-        let public = trees::source(package) == CRATES_IO;
-        let newest = newest.0.get(&(package.name.clone(), line(now)))?;
-        (public && newest > now).then(|| newest.clone())
+    let moves = lock.packages.iter().zip(&now).map(|(package, now)| {
+        let now = now.as_ref().filter(|_| trees::source(package) == CRATES_IO);
+        now.map_or(&[][..], |now| newest.beyond(&package.name, now))
     });
-    let moves = wanted.collect();
+    let moves = moves.collect();
     let mut upgrade = Upgrade {
         lock,
         now,
@@ -71,50 +79,89 @@ pub(super) fn upgrade(lock: &LockGraph, newest: &Newest, knowledge: &dyn Knowled
 struct Upgrade<'a> {
     lock: &'a LockGraph,
     now: Vec<Option<Version>>,
-    moves: Vec<Option<Version>>,
+    /// Versions that a package could still move to: the first is the one that it
+    /// has; if there is none, it stays.
+    moves: Vec<&'a [Version]>,
     knowledge: &'a dyn Knowledge,
+}
+
+/// What keeps a package from having what it needs.
+enum Misfit {
+    /// Of packages of one name, none has a version that will do.
+    Versions(Vec<usize>, VersionReq),
+    /// Something is not there at all.
+    Absent,
+    /// Nobody knows what it needs.
+    Unknown,
 }
 
 impl Upgrade<'_> {
     fn version(&self, package: usize) -> Option<&Version> {
-        self.moves[package].as_ref().or(self.now[package].as_ref())
+        self.moves[package].first().or(self.now[package].as_ref())
     }
 
     /// Takes back moves that something does not allow; says whether there were any.
     fn retreat(&mut self) -> bool {
-        let mut back = BTreeSet::new();
-        for position in 0..self.lock.packages.len() {
-            match self.needs(position) {
-                Some(_) => {}
-                // Both: it may be this one or what it needs.
-                None => {
-                    back.insert(position);
-                    back.extend(self.lock.packages[position].dependencies.iter().copied());
-                }
-            }
-        }
         let mut has_changed = false;
-        for position in back {
-            has_changed |= self.moves[position].take().is_some();
+        for position in 0..self.lock.packages.len() {
+            if let Err(misfit) = self.needs(position) {
+                has_changed |= self.give_way(position, &misfit);
+            }
         }
         has_changed
     }
 
-    /// What a package needs with all moves; `None` if that is not there.
-    fn needs(&self, position: usize) -> Option<Vec<usize>> {
+    fn give_way(&mut self, position: usize, misfit: &Misfit) -> bool {
+        match misfit {
+            Misfit::Unknown => {
+                let needs = &self.lock.packages[position].dependencies;
+                let mut has_changed = false;
+                for need in needs {
+                    has_changed |= !std::mem::take(&mut self.moves[*need]).is_empty();
+                }
+                has_changed
+            }
+            Misfit::Versions(had, versions) => {
+                for need in had {
+                    let open = self.moves[*need];
+                    let lower = open.iter().skip(1).chain(&self.now[*need]);
+                    let mut lower = lower.enumerate();
+                    if !open.is_empty()
+                        && let Some((at, _)) = lower.find(|(_, lower)| versions.matches(lower))
+                    {
+                        self.moves[*need] = &open[at + 1..];
+                        return true;
+                    }
+                }
+                self.lower(position)
+            }
+            Misfit::Absent => self.lower(position),
+        }
+    }
+
+    /// Has a package go back to the version before.
+    fn lower(&mut self, package: usize) -> bool {
+        let open = self.moves[package];
+        self.moves[package] = open.get(1..).unwrap_or_default();
+        !open.is_empty()
+    }
+
+    /// What a package needs with all moves.
+    fn needs(&self, position: usize) -> Result<Vec<usize>, Misfit> {
         let package: &LockedPackage = &self.lock.packages[position];
-        let release = |version: Option<&Version>| {
-            let version = version?;
-            self.knowledge.release(&package.name, version)
-        };
         let own = &package.dependencies;
         if trees::source(package) != CRATES_IO {
-            return Some(own.clone());
+            return Ok(own.clone());
         }
-        let Some(release) = release(self.version(position)) else {
-            // Nothing is known of it, so nothing moves that it needs.
-            let stays = own.iter().all(|need| self.moves[*need].is_none());
-            return stays.then(|| own.clone());
+        let version = self.version(position);
+        let release = version.and_then(|of| self.knowledge.release(&package.name, of));
+        let Some(release) = release else {
+            let stays = own.iter().all(|need| self.moves[*need].is_empty());
+            return if stays {
+                Ok(own.clone())
+            } else {
+                Err(Misfit::Unknown)
+            };
         };
         let named = |need: usize| &self.lock.packages[need].name;
         let mut needs = BTreeSet::new();
@@ -137,31 +184,32 @@ impl Upgrade<'_> {
                     other.package == requirement.package && other.versions != requirement.versions
                 });
                 if others.count() == 0 {
-                    return None;
+                    return Err(Misfit::Versions(had, requirement.versions.clone()));
                 }
-            } else if self.moves[position].is_some()
+            } else if !self.moves[position].is_empty()
                 && !requirement.optional
                 && requirement.everywhere
             {
                 let all = 0..self.lock.packages.len();
-                needs.insert(all.into_iter().find(fits)?);
+                let found = all.into_iter().find(fits);
+                needs.insert(found.ok_or(Misfit::Absent)?);
             }
         }
-        Some(needs.into_iter().collect())
+        Ok(needs.into_iter().collect())
     }
 
     fn finish(self) -> LockGraph {
         let packages = self.lock.packages.iter().enumerate();
         let packages = packages.map(|(position, package)| LockedPackage {
             name: package.name.clone(),
-            version: match &self.moves[position] {
+            version: match self.moves[position].first() {
                 Some(version) => version.to_string(),
                 None => package.version.clone(),
             },
             source: package.source.clone(),
-            dependencies: match &self.moves[position] {
-                Some(_) => self.needs(position).unwrap_or_default(),
-                None => package.dependencies.clone(),
+            dependencies: match self.moves[position] {
+                [] => package.dependencies.clone(),
+                _ => self.needs(position).unwrap_or_default(),
             },
         });
         let mut lock = LockGraph {
@@ -177,6 +225,7 @@ mod tests {
     use std::collections::BTreeMap;
     use std::sync::Arc;
 
+    use proptest::prelude::*;
     use semver::VersionReq;
 
     use super::*;
@@ -265,5 +314,90 @@ mod tests {
             versions(&upgrade(&mine, &newest, &registry)),
             ["app 0.1.0", "a 1.0.0", "b 1.0.0"]
         );
+    }
+
+    #[test]
+    fn what_does_not_fit_goes_back_no_further_than_it_must() {
+        let registry = Registry(BTreeMap::from([
+            (("a", "1.0.0"), vec![("b", "^1")]),
+            (("a", "1.1.0"), vec![("b", "^1.1")]),
+            (("a", "1.2.0"), vec![("b", "^1.2")]),
+            (("b", "1.0.0"), vec![]),
+            (("b", "1.1.0"), vec![]),
+            (("b", "1.2.0"), vec![]),
+            (("c", "1.0.0"), vec![("b", "<1.2"), ("d", "^1")]),
+            (("d", "1.0.0"), vec![]),
+            (("d", "1.1.0"), vec![]),
+        ]));
+        let others = [
+            lock(&[("a", "1.1.0", &[1]), ("b", "1.1.0", &[])]),
+            lock(&[
+                ("a", "1.2.0", &[1]),
+                ("b", "1.2.0", &[]),
+                ("d", "1.1.0", &[]),
+            ]),
+        ];
+        let newest = Newest::of(others.iter(), &registry);
+        // `c` allows neither the newest `b` nor, so, the newest `a`; `d` is free.
+        let mine = lock(&[
+            ("app", "0.1.0", &[1, 3]),
+            ("a", "1.0.0", &[2]),
+            ("b", "1.0.0", &[]),
+            ("c", "1.0.0", &[2, 4]),
+            ("d", "1.0.0", &[]),
+        ]);
+        assert_eq!(
+            versions(&upgrade(&mine, &newest, &registry)),
+            ["app 0.1.0", "a 1.1.0", "b 1.1.0", "c 1.0.0", "d 1.1.0"]
+        );
+    }
+
+    /// Which package, in which version, is how particular about the next one.
+    fn any_registry() -> impl Strategy<Value = Vec<(usize, usize, u8)>> {
+        prop::collection::vec((0usize..5, 0usize..5, 0u8..4), 0..20)
+    }
+
+    proptest! {
+        /// Whatever the index says of packages that need each other in a row.
+        #[test]
+        fn what_has_moved_fits(bounds in any_registry()) {
+            const NAMES: [&str; 6] = ["p0", "p1", "p2", "p3", "p4", "p5"];
+            const VERSIONS: [&str; 4] = ["1.0.0", "1.1.0", "1.2.0", "1.3.0"];
+            const ALLOWED: [&str; 4] = ["^1", "<1.2", "^1.1", "=1.2.0"];
+            // Version `at` of package `of` requires of the next one what the list says.
+            let bound = |of: usize, at: usize| {
+                let found = bounds.iter().find(|bound| (bound.0, bound.1 % 4) == (of, at));
+                // Everybody fits as it is.
+                let rule = found.filter(|_| at > 0).map_or(0, |bound| bound.2);
+                ALLOWED[usize::from(rule)]
+            };
+            let mut known = BTreeMap::new();
+            for of in 0..6 {
+                for (at, version) in VERSIONS.iter().enumerate() {
+                    let needs = if of < 5 { vec![(NAMES[of + 1], bound(of, at))] } else { vec![] };
+                    known.insert((NAMES[of], *version), needs);
+                }
+            }
+            let registry = Registry(known);
+            let packages: Vec<(&str, &str, &[usize])> = vec![
+                ("app", "0.1.0", &[1]), ("p0", "1.0.0", &[2]), ("p1", "1.0.0", &[3]),
+                ("p2", "1.0.0", &[4]), ("p3", "1.0.0", &[5]), ("p4", "1.0.0", &[6]), ("p5", "1.0.0", &[]),
+            ];
+            let others = VERSIONS.map(|version| {
+                lock(&NAMES.map(|name| (name, version, &[][..])))
+            });
+            let newest = Newest::of(others.iter(), &registry);
+            let moved = upgrade(&lock(&packages), &newest, &registry);
+            prop_assert_eq!(moved.packages.len(), 7);
+            for package in &moved.packages[1..] {
+                let version = Version::parse(&package.version).unwrap();
+                let release = registry.release(&package.name, &version).unwrap();
+                for requirement in &release.requirements {
+                    let found = moved.packages.iter().find(|of| of.name == requirement.package);
+                    let version = Version::parse(&found.unwrap().version).unwrap();
+                    prop_assert!(requirement.versions.matches(&version));
+                }
+            }
+        }
     }
 }

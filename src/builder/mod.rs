@@ -236,6 +236,14 @@ pub enum BuilderError {
         /// Its answer.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// The engine's disk has no room.
+    #[error("the container engine cannot {operation}: its disk is full, so make room there")]
+    Full {
+        /// What was asked of it.
+        operation: &'static str,
+        /// Its answer.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// The image is not there.
     #[error("the engine has no image `{image}`")]
     NoImage {

@@ -323,6 +323,11 @@ proptest! {
         let proposal = propose(&project, &offers, &banned, &registry);
         let moves: Moves = proposal.steps.iter().map(|step| (step.package, step.to.clone())).collect();
         prop_assert!(fit(&lookup, &moves, &BTreeSet::new()).is_ok());
+        // Who only glances promises no more, and sees it where there is something.
+        let seen = glance(&project, &offers, &registry, 1);
+        let gained = proposal.after - proposal.before;
+        prop_assert!(seen >= 0.0 && seen <= gained + LEAST, "{seen} {gained}");
+        prop_assert_eq!(seen > 0.0, gained > 0.0);
         // What is required may make a tree unreachable that a version would open
         // which nobody has built; such are not looked for.
         if case.requirements.iter().any(|requirement| *requirement > 0) {

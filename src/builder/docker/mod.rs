@@ -101,10 +101,26 @@ fn no_engine(
 }
 
 fn engine_error(operation: &'static str) -> impl FnOnce(bollard::errors::Error) -> BuilderError {
-    move |source| BuilderError::Engine {
-        operation,
-        source: source.into(),
+    move |source| match is_full(&source) {
+        true => BuilderError::Full {
+            operation,
+            source: source.into(),
+        },
+        false => BuilderError::Engine {
+            operation,
+            source: source.into(),
+        },
     }
+}
+
+/// Whether the engine says that its disk has no room: only in words, those of
+/// `ENOSPC` and `EDQUOT` in Go.
+fn is_full(error: &bollard::errors::Error) -> bool {
+    let bollard::errors::Error::DockerResponseServerError { message, .. } = error else {
+        return false;
+    };
+    let is_in = |words| message.to_ascii_lowercase().contains(words);
+    is_in("no space left on device") || is_in("disk quota exceeded")
 }
 
 /// Whether the engine says that it has no such thing.
@@ -116,4 +132,33 @@ fn is_absent(error: &bollard::errors::Error) -> bool {
             ..
         }
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_engine_s_words_for_a_full_disk_are_known() {
+        let error = |message: &str| bollard::errors::Error::DockerResponseServerError {
+            status_code: 500,
+            message: message.to_owned(),
+        };
+        for (message, full) in [
+            (
+                "Error processing tar file(exit status 1): write /in/x: no space left on device",
+                true,
+            ),
+            ("mkdir /var/lib/docker/x: disk quota exceeded", true),
+            ("No such container: x", false),
+        ] {
+            let error = engine_error("make a container")(error(message));
+            assert_eq!(
+                matches!(error, BuilderError::Full { .. }),
+                full,
+                "{message}"
+            );
+            assert!(error.to_string().contains("cannot make a container"));
+        }
+    }
 }

@@ -5,8 +5,10 @@
 //! * `hostile`: build scripts that want more than they may have.
 //! * `recipes`: recipes of the repository.
 //! * `substituted`: what substituters have is not built again.
+//! * `full`: an engine that has no room; nothing is left behind.
 //! * `interrupted`: cancelled, killed, out of room; nothing is left behind.
 
+mod full;
 mod hostile;
 mod interrupted;
 mod outputs;
@@ -104,6 +106,9 @@ fn listed(env: &TestEnv, what: &str, more: &[&str]) -> String {
     docker.arg(format!("label=quickbuild.store={}", env.store().display()));
     if what == "container" {
         docker.arg("--all");
+    }
+    if let Some(host) = env.variable("DOCKER_HOST") {
+        docker.env("DOCKER_HOST", host);
     }
     let output = docker.args(more).output().unwrap();
     assert!(output.status.success(), "{docker:?}");

@@ -74,6 +74,11 @@ impl TestEnv {
         env
     }
 
+    /// A variable that commands have.
+    pub(crate) fn variable(&self, name: &str) -> Option<&str> {
+        self.variables.get(name).map(String::as_str)
+    }
+
     /// The same with another CARGO_HOME that has the same crates: their files
     /// are hardlinks, which keep the times that Cargo may look at.
     pub(crate) fn with_another_cargo_home(&self) -> Self {
