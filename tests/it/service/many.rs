@@ -111,6 +111,7 @@ fn builds(server: &Serving, state: &str) -> Vec<Value> {
 }
 
 #[test]
+#[expect(clippy::print_stdout, reason = "how many faults there were")]
 fn whoever_is_killed_no_build_is_lost_and_none_done_twice() {
     let Some(env) = with_builder() else { return };
     let (Some(postgres), Some(bucket)) = (Postgres::start(), programs::s3()) else {
