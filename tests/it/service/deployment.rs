@@ -292,8 +292,13 @@ fn manifests_name_what_there_is() {
     }
     // Requests under way are answered before the end.
     let grace = strings(&container["args"]).into_iter();
-    let grace = grace.filter_map(|word| word.strip_prefix("--grace="));
-    let grace: u64 = grace.rev().next().unwrap().trim_end_matches('s').parse().unwrap();
+    let mut grace = grace.filter_map(|word| word.strip_prefix("--grace="));
+    let grace: u64 = grace
+        .next_back()
+        .unwrap()
+        .trim_end_matches('s')
+        .parse()
+        .unwrap();
     let given = pod["spec"]["terminationGracePeriodSeconds"]
         .as_u64()
         .unwrap();
