@@ -201,9 +201,10 @@ async fn builds(State(shared): State<Shared>) -> Shown {
     Shown(shown.await)
 }
 
-async fn build(State(shared): State<Shared>, Path(id): Path<i64>) -> Shown {
+async fn build(State(shared): State<Shared>, Path(id): Path<String>) -> Shown {
     let app = shared.app();
     let shown = async {
+        let id = id.parse().map_err(|_no_number| Refusal::absent())?;
         let build = board::by_id(app.database(), id).await?;
         let build = build.ok_or_else(Refusal::absent)?;
         let tries = board::tries(app.database(), id).await?;

@@ -38,9 +38,10 @@ struct Course {
 /// Tells of a build until it is at an end.
 pub(super) async fn events(
     State(shared): State<Shared>,
-    Path(id): Path<i64>,
+    Path(id): Path<String>,
 ) -> Result<Response, Refusal> {
     let app = shared.app();
+    let id = id.parse().map_err(|_no_number| Refusal::absent())?;
     let permit = app.watched.clone().try_acquire_owned();
     let permit = permit.map_err(|_full| Refusal::busy("too many look at builds").again(10))?;
     if board::by_id(app.database(), id).await?.is_none() {

@@ -315,9 +315,9 @@ async fn metrics(State(shared): State<Shared>) -> Handled {
 }
 
 /// What follows a path's `?`, if it can be read.
-type Asked<T> = Result<Query<T>, QueryRejection>;
+pub(super) type Asked<T> = Result<Query<T>, QueryRejection>;
 
-fn asked<T>(query: Asked<T>) -> Result<T, Refusal> {
+pub(super) fn asked<T>(query: Asked<T>) -> Result<T, Refusal> {
     match query {
         Ok(Query(asked)) => Ok(asked),
         Err(wrong) => Err(Refusal::new(StatusCode::BAD_REQUEST, wrong.body_text())),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::{Path, Query, Request, State};
+use axum::extract::{Path, Request, State};
 use axum::http::{HeaderMap, Response, StatusCode};
 use axum::routing::{get, post, put};
 use serde::Deserialize;
@@ -16,7 +16,7 @@ use super::answer::{self, Handled, Refusal};
 use super::builds::accept::AcceptError;
 use super::builds::board;
 use super::builds::lease::Leased;
-use super::web::{App, LISTED, Shared, is_word};
+use super::web::{App, Asked, LISTED, Shared, asked, is_word};
 use crate::console;
 use crate::report::work::{Alive, Ask, Failed, WORK_FORMAT};
 
@@ -158,7 +158,8 @@ struct Choice {
     limit: Option<u32>,
 }
 
-async fn builds(State(shared): State<Shared>, Query(choice): Query<Choice>) -> Handled {
+async fn builds(State(shared): State<Shared>, choice: Asked<Choice>) -> Handled {
+    let choice = asked(choice)?;
     let app = shared.app();
     let limit = choice.limit.unwrap_or(50).min(LISTED);
     let found = match &choice.recipe {
@@ -181,8 +182,9 @@ async fn builds(State(shared): State<Shared>, Query(choice): Query<Choice>) -> H
     ))
 }
 
-async fn build(State(shared): State<Shared>, Path(id): Path<i64>) -> Handled {
+async fn build(State(shared): State<Shared>, Path(id): Path<String>) -> Handled {
     let app = shared.app();
+    let id = id.parse().map_err(|_no_number| Refusal::absent())?;
     let build = board::by_id(app.database(), id).await?;
     let build = build.ok_or_else(Refusal::absent)?;
     let tries = board::tries(app.database(), id).await?;

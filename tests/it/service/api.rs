@@ -9,9 +9,6 @@ use serde_json::{Value, json};
 use super::{Bed, hashes, lock, on_both, report};
 use crate::support::{Response, Serving, skipped, walk};
 
-/// Routes that are not described yet.
-const NOT_YET: [&str; 3] = ["/v1/work", "/v1/builds", "/v1/workers"];
-
 /// Paths and methods.
 type Operations = BTreeSet<(String, String)>;
 
@@ -42,7 +39,7 @@ fn routes() -> Operations {
             let (path, rest) = rest.split_once('"').unwrap();
             let is_for_programs = ["/v1/", "/healthz", "/readyz", "/metrics"];
             let is_for_programs = is_for_programs.iter().any(|begin| path.starts_with(begin));
-            if !is_for_programs || NOT_YET.iter().any(|begin| path.starts_with(begin)) {
+            if !is_for_programs {
                 continue;
             }
             let handlers = rest.split("\n        .").next().unwrap();
@@ -137,15 +134,40 @@ fn ask(bed: &Bed, description: &Value) -> Answers {
         ("/v1/wants", "?limit=-1", 400),
         ("/v1/wants/{hash}", "", 200),
         ("/v1/totals", "", 200),
+        ("/v1/builds", "?state=built", 200),
+        ("/v1/builds", "?limit=-1", 400),
+        ("/v1/builds/{id}", "", 404),
+        ("/v1/workers", "", 200),
         ("/v1/openapi.json", "", 200),
         ("/healthz", "", 200),
         ("/readyz", "", 200),
         ("/metrics", "", 200),
     ] {
-        let asked = path.replace("{hash}", hash) + query;
+        let asked = path.replace("{hash}", hash).replace("{id}", "7") + query;
         let answer = server.get(&asked, &[]);
         assert_eq!(answer.status, status, "{answer:?}");
         answers.hold(description, path, "get", &answer);
+    }
+    let ask = json!({"format": 1, "worker": "w", "builders": []});
+    for (path, method) in [
+        ("/v1/work", "post"),
+        ("/v1/work/{lease}/alive", "post"),
+        ("/v1/work/{lease}/failed", "post"),
+        ("/v1/work/{lease}/outputs", "put"),
+    ] {
+        let asked = path.replace("{lease}", "none");
+        let verb = method.to_ascii_uppercase();
+        let body = ask.to_string();
+        let nobody = server.request(&verb, &asked, &[json_kind], body.as_bytes());
+        assert_eq!(nobody.status, 401, "{nobody:?}");
+        answers.hold(description, path, method, &nobody);
+        let known = server.request(&verb, &asked, &[json_kind, &bearer], body.as_bytes());
+        if path == "/v1/work" {
+            assert_eq!(known.status, 204, "{known:?}");
+        } else {
+            assert_eq!(known.status, 409, "{known:?}");
+            answers.hold(description, path, method, &known);
+        }
     }
     let absent = server.get("/v1/wants/absent", &[]);
     assert_eq!(absent.status, 404);

@@ -405,8 +405,14 @@ fn people_watch_a_build_in_a_browser() {
     browser.open(&format!("{}/workers", server.url()));
     browser.shows("tbody th", "box");
     assert_eq!(browser.complaints(), Vec::<String>::new());
-    let nobody = server.get("/builds/999", &[]);
-    assert_eq!(nobody.status, 404);
+    for absent in [
+        "/builds/999",
+        "/builds/x",
+        "/builds/x/events",
+        "/v1/builds/x",
+    ] {
+        assert_eq!(server.get(absent, &[]).status, 404, "{absent}");
+    }
     let nobody = server.get("/builds/999/events", &[]);
     assert_eq!(nobody.status, 404);
 }
