@@ -127,7 +127,7 @@ pub async fn top(database: &Database, kind: Kind, limit: u32) -> Result<Vec<Want
 
 /// All of a package, the most wanted first.
 pub async fn of_package(database: &Database, name: &str, limit: u32) -> Result<Vec<Wanted>> {
-    // A popular one has thousands; as one text they come in a third of the time.
+    // A popular one has thousands, which come as one text.
     const FIND: &str = "SELECT COALESCE(CAST({array}(id) AS TEXT), '[]') FROM wants \
         WHERE name = $1";
     let query = sqlx::query(database.sql(FIND)).bind(name);
