@@ -186,7 +186,7 @@ pub struct Database {
 }
 
 impl Database {
-    /// Opens it; its tables may be missing or old ([`Self::migrate`]).
+    /// Opens it; its tables may be missing or old ([`migrate`](super::migrate)).
     pub async fn open(location: &Location) -> Result<Self> {
         install_default_drivers();
         let engine = location.engine();
