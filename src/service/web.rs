@@ -22,7 +22,7 @@ use tower_service::Service as _;
 use super::access::{self, Holder, Scope};
 use super::answer::{self, Handled, Refusal};
 use super::body::{Bodies, Held};
-use super::builds::Builds;
+use super::builds::{Builds, board};
 use super::counter::{Counter, Submission};
 use super::database::Database;
 use super::intake::{Intake, IntakeError, Kind};
@@ -308,6 +308,25 @@ async fn metrics(State(shared): State<Shared>) -> Handled {
         "Clients and projects that were counted.",
     );
     sample(&mut text, "voices", "", &totals.voices);
+    let builds = board::overview(app.database()).await?;
+    family(&mut text, "builds", "gauge", "Builds, by their state.");
+    for (state, count) in [
+        ("queued", builds.queued),
+        ("leased", builds.leased),
+        ("built", builds.built),
+        ("resting", builds.resting),
+        ("refused", builds.refused),
+    ] {
+        sample(
+            &mut text,
+            "builds",
+            &format!("{{state=\"{state}\"}}"),
+            &count,
+        );
+    }
+    let help = "Bytes of outputs that are published.";
+    family(&mut text, "published_bytes", "gauge", help);
+    sample(&mut text, "published_bytes", "", &builds.bytes);
     let mut response = Response::new(Body::from(text));
     let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
     response.headers_mut().insert(CONTENT_TYPE, kind);

@@ -226,6 +226,9 @@ fn what_enough_want_is_built_once_signed_and_used_by_plain_cargo() {
         assert_eq!(trusted.ask().status, 204);
         let built = client(&bed);
         assert!(!built.stderr.contains("Compiling fnv"), "{built}");
+        let metrics = server.get("/metrics", &[]).text();
+        let is_counted = metrics.contains("quickbuild_service_builds{state=\"built\"} 1\n");
+        assert!(is_counted, "{metrics}");
     }
 }
 
@@ -418,16 +421,30 @@ fn people_watch_a_build_in_a_browser() {
 }
 
 #[test]
-fn builders_have_a_budget_for_a_day() {
+fn builders_have_a_budget_for_a_day_and_nothing_is_built_that_nobody_signs() {
     let Some(bed) = beds().into_iter().next() else {
         return;
     };
-    let server = bed.builds(&["--budget", "0s"]);
     let wanted = wanted(&bed.env);
-    want(&server, wanted, "192.0.2.1");
-    want(&server, wanted, "192.0.2.2");
-    until(&server, wanted, "queued");
-    assert_eq!(worker(&bed, &server, "worker", "work").ask().status, 204);
+    let token = bed.token("worker", "work");
+    let asked = |server: &Serving| {
+        let token = token.clone();
+        let name = "worker";
+        let worker = Worker {
+            server,
+            name,
+            token,
+        };
+        worker.ask().status
+    };
+    let spent = bed.builds(&["--budget", "0s"]);
+    want(&spent, wanted, "192.0.2.1");
+    want(&spent, wanted, "192.0.2.2");
+    until(&spent, wanted, "queued");
+    assert_eq!(asked(&spent), 204);
+    drop(spent);
+    assert_eq!(asked(&bed.start(&[])), 204);
+    assert_eq!(asked(&bed.builds(&[])), 200);
 }
 
 #[test]
