@@ -401,6 +401,7 @@ fn people_watch_a_build_in_a_browser() {
     browser.shows("#log", "Compiling fnv <b>1.0.7</b>");
     assert_eq!(trusted.send(&lease, &wanted.export).status, 200);
     browser.shows("#state", "built");
+    browser.shows("tbody td:nth-child(4)", "built");
     let picture = browser.picture("build");
     assert!(picture.starts_with(b"\x89PNG"));
     browser.open(&format!("{}/wants/{}", server.url(), wanted.recipe));
