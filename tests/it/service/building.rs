@@ -380,6 +380,55 @@ fn what_fails_rests_and_keeps_its_log_and_strangers_lease_nothing() {
     }
 }
 
+/// What another image has made than the one that the service pins is refused,
+/// and a recipe with flags of its own is not built at all.
+#[test]
+fn other_images_and_strangers_flags_are_refused() {
+    let Some(bed) = beds().into_iter().next() else {
+        return;
+    };
+    let wanted = wanted(&bed.env);
+    let other = bed.env.root().join("other.toml");
+    let digest = "0".repeat(64);
+    let text =
+        format!("[builders.\"{BUILDER}\"]\nimage = \"quickbuild-builder:other@sha256:{digest}\"\n");
+    fs::write(&other, text).unwrap();
+    let pinned = Bed {
+        env: bed.env.with("QUICKBUILD_CONFIG", other.to_str().unwrap()),
+        project: bed.env.project("tiny"),
+        postgres: None,
+    };
+    let server = pinned.builds(&[]);
+    want(&server, wanted, "192.0.2.1");
+    want(&server, wanted, "192.0.2.2");
+    let trusted = worker(&pinned, &server, "box", "work-trusted");
+    let sent = trusted.send(&trusted.lease(), &wanted.export);
+    assert_eq!(sent.status, 422, "{sent:?}");
+    assert!(sent.text().contains("image"), "{sent:?}");
+
+    let flags = bed.env.with("RUSTFLAGS", "-Clinker=/tmp/evil");
+    let folder = flags.root().join("flags");
+    let export = ["recipe", "export", "--to", folder.to_str().unwrap()];
+    let _ = flags.quickbuild(&bed.project, &export).success();
+    let files = crate::support::walk(&folder);
+    let texts: Vec<String> = files
+        .iter()
+        .map(|file| fs::read_to_string(file).unwrap())
+        .collect();
+    assert!(texts[0].contains("evil"), "{texts:?}");
+    let stem = files[0].file_stem().unwrap().to_str().unwrap();
+    let evil = Wanted {
+        report: json!({"format": 1, "recipes": texts}),
+        recipe: stem.rsplit_once('-').unwrap().1.to_owned(),
+        export: Vec::new(),
+    };
+    want(&server, &evil, "192.0.2.3");
+    want(&server, &evil, "192.0.2.4");
+    let refused = until(&server, &evil, "refused");
+    let reason = refused["reason"].as_str().unwrap();
+    assert!(reason.contains("rustflags"), "{refused}");
+}
+
 #[test]
 fn people_watch_a_build_in_a_browser() {
     let (Some(browser), Some(bed)) = (Browser::start(), beds().into_iter().next()) else {
