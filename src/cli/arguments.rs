@@ -167,7 +167,7 @@ pub(super) enum Command {
             The server signs nothing: `quickbuild key sign`. SIGINT and SIGTERM end it when requests under way are answered."
     )]
     Serve(Box<ServeArguments>),
-    /// Count what is wanted: lock files and reports come in over HTTP.
+    /// Count what is wanted, and have it built: reports come in over HTTP, workers build.
     #[command(
         after_help = "Examples:\n  quickbuild service --listen 127.0.0.1:8090 --data /var/lib/quickbuild\n  curl --data-binary @Cargo.lock http://127.0.0.1:8090/v1/lockfiles"
     )]

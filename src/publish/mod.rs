@@ -111,12 +111,13 @@ impl Scratch {
         ))
     }
 
-    /// One in the store.
+    /// One in a store that can be written to.
     pub fn in_store(store: &Store) -> fs::Result<Self> {
         Self::at(store.stage_path("publish"))
     }
 
-    fn at(folder: PathBuf) -> fs::Result<Self> {
+    /// This one, which is made.
+    pub fn at(folder: PathBuf) -> fs::Result<Self> {
         fs::create_private_dir_all(&folder)?;
         Ok(Self(folder))
     }

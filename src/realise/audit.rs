@@ -9,49 +9,27 @@ use std::path::Path;
 
 use memchr::memmem::Finder;
 
-use crate::builder::ROOT;
 use crate::cargo::glibc::GlibcVersion;
 use crate::fs;
 use crate::output::{Output, Role};
 
 /// What outputs are measured by.
-pub(super) struct Audit<'a> {
+#[derive(Debug, Clone, Copy)]
+pub struct Audit<'a> {
     /// The builder's root.
-    pub(super) root: &'a Path,
+    pub root: &'a Path,
     /// The highest GLIBC version that the builder's programs may need; `None`
     /// where nothing is promised.
-    pub(super) glibc: Option<GlibcVersion>,
+    pub glibc: Option<GlibcVersion>,
     /// Whether libraries of the system beside the C library may be linked: they
     /// are declared by the choice of a variant.
-    pub(super) libraries: bool,
-}
-
-/// What outputs of a container are measured by, wherever they are now.
-#[derive(Debug, Clone, Copy)]
-pub struct Promise {
-    /// The highest GLIBC version that the builder's programs may need.
-    pub glibc: Option<GlibcVersion>,
-    /// Whether the builder declares libraries of the system.
     pub libraries: bool,
-}
-
-impl Promise {
-    /// Looks at an output whose files lie in `folder`; an error says what is
-    /// wrong with it.
-    pub fn examine(&self, output: &Output, folder: &Path) -> Result<(), String> {
-        let audit = Audit {
-            root: Path::new(ROOT),
-            glibc: self.glibc,
-            libraries: self.libraries,
-        };
-        audit.examine(output, folder)
-    }
 }
 
 impl Audit<'_> {
     /// Looks at an output whose files lie in `folder`; an error says what is
     /// wrong with it.
-    pub(super) fn examine(&self, output: &Output, folder: &Path) -> Result<(), String> {
+    pub fn examine(&self, output: &Output, folder: &Path) -> Result<(), String> {
         if let (Some(limit), Some(found)) = (self.glibc, output.glibc)
             && found > limit
         {

@@ -48,7 +48,7 @@ mod unpack;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-pub use audit::Promise;
+pub use audit::Audit;
 pub use compare::Comparison;
 pub use inside::InsideError;
 pub use scratch::scratch;

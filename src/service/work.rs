@@ -59,11 +59,12 @@ async fn read<T: DeserializeOwned>(app: &App, body: Body) -> Result<T, Refusal> 
         .map_err(|error| Refusal::new(StatusCode::BAD_REQUEST, error))
 }
 
-/// A lease that the worker holds.
-async fn leased(app: &App, lease: &str, headers: &HeaderMap) -> Result<Leased, Refusal> {
-    let holder = worker(app, headers).await?;
+/// The lease that the worker holds, and what it sends.
+async fn leased(app: &App, lease: &str, request: Request) -> Result<(Leased, Body), Refusal> {
+    let (head, body) = request.into_parts();
+    let holder = worker(app, &head.headers).await?;
     let leased = app.builds.leased(lease, &holder).await?;
-    leased.ok_or_else(lost)
+    Ok((leased.ok_or_else(lost)?, body))
 }
 
 fn lost() -> Refusal {
@@ -109,8 +110,7 @@ async fn alive(
     request: Request,
 ) -> Handled {
     let app = shared.app();
-    let (head, body) = request.into_parts();
-    let leased = leased(&app, &lease, &head.headers).await?;
+    let (leased, body) = leased(&app, &lease, request).await?;
     let alive: Alive = read(&app, body).await?;
     app.builds.alive(&leased, &alive.log).await?;
     Ok(nothing())
@@ -122,8 +122,7 @@ async fn failed(
     request: Request,
 ) -> Handled {
     let app = shared.app();
-    let (head, body) = request.into_parts();
-    let leased = leased(&app, &lease, &head.headers).await?;
+    let (leased, body) = leased(&app, &lease, request).await?;
     let mut failed: Failed = read(&app, body).await?;
     failed.reason = failed.reason.chars().take(REASON).collect();
     app.builds.failed(&leased, &failed).await?;
@@ -137,8 +136,7 @@ async fn outputs(
     request: Request,
 ) -> Handled {
     let app = shared.app();
-    let (head, body) = request.into_parts();
-    let leased = leased(&app, &lease, &head.headers).await?;
+    let (leased, body) = leased(&app, &lease, request).await?;
     // Whoever hangs up does not stop half of it.
     let builds = app.builds.clone();
     let accept = tokio::spawn(async move { builds.accept(&leased, body).await });

@@ -1,7 +1,7 @@
 //! The realisation, in a process of its own: what goes wrong there, the worker
 //! lives on, and what is cancelled ends as it does for a person.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -11,6 +11,7 @@ use serde::Deserialize;
 use super::{Course, LOOK, Result, Worker, WorkerError, end_of, wanted};
 use crate::fs;
 use crate::interrupt::Held;
+use crate::publish::Scratch;
 use crate::report::work::{Job, end_of_log};
 use crate::store::{Store, archive};
 
@@ -27,23 +28,6 @@ enum Printed {
     Undone { error: String, recipe: bool },
 }
 
-/// A folder for a job, gone when this is dropped.
-pub(super) struct Scratch(PathBuf);
-
-impl Scratch {
-    pub(super) fn new(store: &Path) -> Result<Self> {
-        let folder = Store::open(store)?.stage_path("work");
-        fs::create_private_dir_all(&folder)?;
-        Ok(Self(folder))
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0); // the collector does it otherwise
-    }
-}
-
 /// Realises a job's recipes, and gives the store names of all that is valid.
 pub(super) fn realise(
     worker: &Worker,
@@ -53,7 +37,7 @@ pub(super) fn realise(
     held: &Held,
 ) -> Result<Vec<String>> {
     let (hash, recipes) = wanted(job)?;
-    let repository = scratch.0.join("recipes");
+    let repository = scratch.path().join("recipes");
     for (recipe, text) in recipes.iter().zip(&job.recipes) {
         let path = repository.join(recipe.path());
         if let Some(folder) = path.parent() {
@@ -61,7 +45,7 @@ pub(super) fn realise(
         }
         fs::write(&path, text.as_bytes())?;
     }
-    let (out, err) = (scratch.0.join("stdout"), scratch.0.join("stderr"));
+    let (out, err) = (scratch.path().join("stdout"), scratch.path().join("stderr"));
     let mut command = Command::new(&worker.program);
     command
         .arg("realise")
@@ -169,7 +153,7 @@ fn last_error(said: &str) -> String {
 /// Some outputs as a file.
 pub(super) fn export(worker: &Worker, outputs: &[String], scratch: &Scratch) -> Result<PathBuf> {
     let store = Store::open(&worker.store)?;
-    let path = scratch.0.join("outputs.tar.zst");
+    let path = scratch.path().join("outputs.tar.zst");
     let _ = archive::export(&store, outputs, &path)?;
     Ok(path)
 }

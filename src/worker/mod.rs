@@ -31,9 +31,10 @@ use crate::digest::RecipeHash;
 use crate::environment::Environment;
 use crate::fs::{self, FsError};
 use crate::interrupt::{Held, SIGINT, SIGTERM};
-use crate::recipe::package::PackageError;
+use crate::publish::Scratch;
+use crate::recipe::package::{PackageError, PackageRecipe};
 use crate::report::work::{Job, Verdict};
-use crate::store::StoreError;
+use crate::store::{Store, StoreError};
 use crate::substituter::SubstituterError;
 use calls::Service;
 
@@ -235,7 +236,7 @@ impl Worker {
     }
 
     fn make(&self, service: &Service, job: &Job, course: &Course, held: &Held) -> Result<Verdict> {
-        let scratch = child::Scratch::new(&self.store)?;
+        let scratch = Scratch::in_store(&Store::open(&self.store)?)?;
         let outputs = child::realise(self, job, &scratch, course, held)?;
         // The whole log, before the lease ends.
         let log = course.with(|state| state.log.clone());
@@ -279,8 +280,7 @@ fn beat(service: &Service, job: &Job, course: &Course) {
 }
 
 /// The recipe that a job is for.
-fn wanted(job: &Job) -> Result<(RecipeHash, Vec<crate::recipe::package::PackageRecipe>)> {
-    use crate::recipe::package::PackageRecipe;
+fn wanted(job: &Job) -> Result<(RecipeHash, Vec<PackageRecipe>)> {
     let recipes = job.recipes.iter();
     let recipes = recipes.map(|text| PackageRecipe::from_toml(text));
     let recipes: Vec<_> = recipes.collect::<std::result::Result<_, _>>()?;

@@ -6,7 +6,7 @@
 //! bytes. Nothing of this needs what one server alone has.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use axum::body::Body;
 use sqlx::{Any, Transaction};
@@ -18,7 +18,7 @@ use crate::console::{Unseen, chain};
 use crate::digest::OutputId;
 use crate::fs;
 use crate::output::Output;
-use crate::publish::{Existing, Local, Publication, PublishError, Published, StoreSource};
+use crate::publish::{Existing, Local, Publication, PublishError, Published, Scratch, StoreSource};
 use crate::recipe::package::PackageRecipe;
 use crate::report::work::Verdict;
 use crate::serve::uploads::ReceiveError;
@@ -54,15 +54,6 @@ pub(in crate::service) enum AcceptError {
     Task(#[from] tokio::task::JoinError),
 }
 
-/// A folder that is gone when this is dropped.
-struct Scratch(PathBuf);
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0); // otherwise with the server's own
-    }
-}
-
 impl Builds {
     /// Takes the outputs of a lease.
     pub(in crate::service) async fn accept(
@@ -72,8 +63,9 @@ impl Builds {
     ) -> std::result::Result<Verdict, AcceptError> {
         let received = self.uploads.receive(&mut body, self.rules.upload).await?;
         let wanted = self.wanted(leased).await?;
-        let scratch = Scratch(self.uploads.scratch());
-        let (folder, publishing) = (scratch.0.clone(), self.publishing.clone());
+        let scratch = Scratch::at(self.uploads.scratch()).map_err(VerifyError::File)?;
+        let folder = scratch.path().join("store");
+        let publishing = self.publishing.clone();
         let verified = tokio::task::spawn_blocking(move || {
             Verified::read(received.path(), &folder, &wanted, &publishing)
         });
@@ -87,7 +79,9 @@ impl Builds {
             }
         };
         let judged = self.judge(leased, &verified.outputs).await?;
-        let published = self.publish(verified, &judged.accepted, &scratch.0).await?;
+        let published = self
+            .publish(verified, &judged.accepted, scratch.path())
+            .await?;
         self.enter(leased, judged, published).await
     }
 

@@ -9,11 +9,12 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use super::Publishing;
+use crate::builder::ROOT;
 use crate::console::chain;
 use crate::digest::RecipeHash;
 use crate::fs::{self, FsError};
 use crate::output::{Maker, Output};
-use crate::realise::Promise;
+use crate::realise::Audit;
 use crate::recipe::package::PackageRecipe;
 use crate::store::{Store, StoreError, archive};
 
@@ -59,7 +60,8 @@ impl Verified {
         let _ = archive::import(&store, export).map_err(ours)?;
         let names = store.names().map_err(ours)?;
         let outputs = store.whole_closure(&names).map_err(ours)?;
-        let promise = Promise {
+        let audit = Audit {
+            root: Path::new(ROOT),
             glibc: publishing
                 .definitions
                 .get(&wanted.builder)
@@ -89,7 +91,7 @@ impl Verified {
                 (Maker::Image(_), _) => {}
             }
             let folder = store.path(&output.store_name());
-            let examined = promise.examine(output, &folder);
+            let examined = audit.examine(output, &folder);
             examined.map_err(|why| refuse(&why))?;
         }
         Ok(Self { store, outputs })
