@@ -1,11 +1,13 @@
 //! The only user of `std::fs`: every error names its operation and path.
 //!
 //! * [`write_atomic`] leaves the old or the new content, never a mixture.
-//! * [`place`] puts a file somewhere by reflink, hardlink or copy.
+//! * [`place`] puts a file somewhere by reflink, hardlink or copy; `copy` finds
+//!   the faster way for large ones.
 //! * [`Lock`] is the advisory lock (`flock`) that Cargo takes, too.
 //! * [`fault`] makes the *n*-th change fail, or ends the process at it, so that
 //!   tests can prove what a kill at any point leaves behind.
 
+mod copy;
 pub mod fault;
 mod lock;
 mod place;

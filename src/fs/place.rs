@@ -6,7 +6,7 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::{Result, Time, change, remove_file, set_mtime};
+use super::{Result, Time, change, copy, remove_file, set_mtime};
 
 /// Whether source and destination may be one inode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -121,7 +121,7 @@ fn copy_over(from: &Path, to: &Path, time: Option<Time>) -> io::Result<()> {
         }
         other => other?,
     };
-    io::copy(&mut source, &mut target)?;
+    copy::contents(&mut source, &mut target, to)?;
     target.set_permissions(source.metadata()?.permissions())?;
     match time {
         Some(time) => target.set_modified(time.into()),
