@@ -4,7 +4,7 @@
 //! Only the time is limited, and nothing keeps a build script from reading
 //! other files or the network: what comes of it is for this machine.
 
-use std::io::{BufRead as _, BufReader, Read};
+use std::io::{BufRead as _, BufReader, Read, Write as _};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -94,7 +94,7 @@ impl Builder for Scratch {
         archive::place(&self.root, &task.first)?;
         archive::place(&self.root, &self.compilers)?;
         let mut said = Said::new(is_cancelled);
-        if !self.finish(task, &task.prepare, &mut said)?.success() {
+        if !self.finish(task, &task.prepare, &[], &mut said)?.success() {
             return Err(BuilderError::Prepare(said.text));
         }
         let scratch = self;
@@ -112,7 +112,7 @@ impl Begun for Prepared<'_> {
     fn run(self: Box<Self>, load: &Load<'_>, watcher: &mut dyn Watcher) -> Result<i64> {
         let Self { scratch, task } = *self;
         archive::place(&scratch.root, load.files)?;
-        let status = scratch.finish(task, &task.command, watcher)?;
+        let status = scratch.finish(task, &task.command, load.input, watcher)?;
         if status.success() {
             archive::take(&scratch.root.join("work/out"), load.output)?;
         }
@@ -126,6 +126,7 @@ impl Scratch {
         &self,
         task: &Task,
         command: &[String],
+        input: &[u8],
         watcher: &mut dyn Watcher,
     ) -> Result<ExitStatus> {
         let program = command.first().map(String::as_str).unwrap_or_default();
@@ -134,7 +135,7 @@ impl Scratch {
             .env_clear()
             .envs(task.environment.iter().map(|(name, value)| (name, value)))
             .current_dir(self.root.join("work"))
-            .stdin(Stdio::null())
+            .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .process_group(0)
@@ -143,6 +144,9 @@ impl Scratch {
                 program: program.to_owned(),
                 source,
             })?;
+        let (stdin, input) = (child.stdin.take(), input.to_vec());
+        // Whoever has ended without it does not need it.
+        std::thread::spawn(move || stdin.map(|mut stdin| stdin.write_all(&input)));
         let followed = follow(&mut child, task.limits.time, watcher);
         // Whatever it has started goes with it.
         let group = i32::try_from(child.id()).ok().and_then(Pid::from_raw);

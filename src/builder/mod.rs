@@ -92,6 +92,8 @@ impl Task {
 pub struct Load<'a> {
     /// What is put before the command, below `in/` and `work/`.
     pub files: &'a [Entry],
+    /// What the command reads on its standard input, which need not end there.
+    pub input: &'a [u8],
     /// The folder on this machine that gets what the command leaves in
     /// `work/out`; it exists and is empty.
     pub output: &'a Path,

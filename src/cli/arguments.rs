@@ -310,9 +310,9 @@ pub(super) struct RealiseArguments {
     /// How to print the result.
     #[arg(long, value_enum, default_value = "text")]
     pub(super) format: Format,
-    /// Do the job in this file: the half that runs in a builder.
-    #[arg(long, hide = true, value_name = "FILE")]
-    pub(super) inside: Option<PathBuf>,
+    /// Do the job on standard input: the half that runs in a builder.
+    #[arg(long, hide = true)]
+    pub(super) inside: bool,
     /// Unpack the archives in this list: the builder's first step.
     #[arg(long, hide = true, value_name = "FILE")]
     pub(super) unpack: Option<PathBuf>,

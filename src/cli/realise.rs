@@ -35,8 +35,8 @@ pub(super) fn run(
     surroundings: &Surroundings,
     arguments: RealiseArguments,
 ) -> Result<ExitCode, Failure> {
-    if let Some(job) = &arguments.inside {
-        return inside(surroundings, job);
+    if arguments.inside {
+        return inside(surroundings);
     }
     if let Some(list) = &arguments.unpack {
         realise::unpack(list)?;
@@ -340,9 +340,9 @@ impl<'a> Scene<'a> {
     }
 }
 
-fn inside(surroundings: &Surroundings, job: &Path) -> Result<ExitCode, Failure> {
+fn inside(surroundings: &Surroundings) -> Result<ExitCode, Failure> {
     let program = surroundings.program.clone();
-    realise::inside::run(job, &surroundings.environment, program)?;
+    realise::inside::run(std::io::stdin().lock(), &surroundings.environment, program)?;
     Ok(Exit::Success.into())
 }
 

@@ -42,7 +42,8 @@ impl Attempt<'_> {
         observer: &mut dyn Observer,
     ) -> Result<(Realisation, Report)> {
         let order = self.order;
-        let files = self.files();
+        let files = self.valid_outputs();
+        let job = self.job();
         let output = scratch.folder("out");
         fs::create_dir_all(&output)?;
         let journal = Journal::new(order.store);
@@ -54,6 +55,7 @@ impl Attempt<'_> {
         let mut log = journal.open(&note)?;
         let load = Load {
             files: &files,
+            input: &job,
             output: &output,
         };
         observer.step(&format!("starting the builder {}", order.terms.name));
@@ -99,8 +101,8 @@ impl Attempt<'_> {
         Ok((realisation, report))
     }
 
-    /// What the half in the builder works with beside the sources.
-    fn files(&self) -> Vec<Entry> {
+    /// What the half in the builder is to do: a line.
+    fn job(&self) -> Vec<u8> {
         let order = self.order;
         let wanted = match &order.wanted {
             Some(wanted) => wanted.clone(),
@@ -119,16 +121,9 @@ impl Attempt<'_> {
             disk: order.terms.disk,
             valid: self.valid.clone(),
         };
-        let bytes = serde_json::to_vec(&job).expect("a job serialises");
-        let mut files = vec![Entry {
-            path: "in/job.json".to_owned(),
-            content: Content::Bytes {
-                bytes,
-                executable: false,
-            },
-        }];
-        files.extend(self.valid_outputs());
-        files
+        let mut line = serde_json::to_vec(&job).expect("a job serialises");
+        line.push(b'\n');
+        line
     }
 
     /// A store with the outputs that need not be made.

@@ -24,10 +24,12 @@ impl Order<'_> {
     pub(super) fn task(&self, skeleton: &Skeleton) -> Result<Task> {
         let root = self.builder.root();
         let inside = |below: &str| root.join(below).to_string_lossy().into_owned();
-        let command = |option: &str, file: &str| {
-            let program = inside("in/quickbuild");
-            let file = inside(&format!("in/{file}"));
-            vec![program, "realise".to_owned(), option.to_owned(), file]
+        let command = |options: &[&str]| {
+            let words = ["realise"]
+                .iter()
+                .chain(options)
+                .map(|&word| word.to_owned());
+            [inside("in/quickbuild")].into_iter().chain(words).collect()
         };
         let sources = Sources {
             environment: self.environment,
@@ -52,8 +54,8 @@ impl Order<'_> {
             name: folder_name(self.folder),
             store: self.store.root().to_owned(),
             first,
-            prepare: command("--unpack", LIST),
-            command: command("--inside", "job.json"),
+            prepare: command(&["--unpack", &inside(&format!("in/{LIST}"))]),
+            command: command(&["--inside"]),
             environment: self.variables(root),
             limits: self.terms.limits,
         })

@@ -5,6 +5,7 @@
 //! `clippy`.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::{self, BufRead};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -40,16 +41,14 @@ const FULL: u64 = 64 << 20;
 #[derive(Debug, thiserror::Error)]
 pub enum InsideError {
     /// A file.
-    #[error("a file of the job cannot be used")]
+    #[error("a file cannot be used")]
     File(#[from] fs::FsError),
-    /// The job's own file.
-    #[error("`{}` is not a job that this quickbuild knows", path.display())]
-    Job {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong.
-        source: serde_json::Error,
-    },
+    /// There is no job.
+    #[error("the job cannot be read")]
+    NoJob(#[source] io::Error),
+    /// Something else is there.
+    #[error("what was given is not a job that this quickbuild knows")]
+    Job(#[source] serde_json::Error),
     /// The store.
     #[error("the builder's store cannot be used")]
     Store(#[from] StoreError),
@@ -75,13 +74,16 @@ pub enum InsideError {
     },
 }
 
-/// Does the job in this file. What was made is left even where a command fails.
-pub fn run(file: &Path, environment: &Environment, program: PathBuf) -> Result<(), InsideError> {
-    let bytes = fs::read(file)?;
-    let job: Job = serde_json::from_slice(&bytes).map_err(|source| InsideError::Job {
-        path: file.to_owned(),
-        source,
-    })?;
+/// Does the job that is the first line of this. What was made is left even where a
+/// command fails.
+pub fn run(
+    mut from: impl BufRead,
+    environment: &Environment,
+    program: PathBuf,
+) -> Result<(), InsideError> {
+    let mut line = String::new();
+    from.read_line(&mut line).map_err(InsideError::NoJob)?;
+    let job: Job = serde_json::from_str(&line).map_err(InsideError::Job)?;
     let done = Arc::new(AtomicBool::new(false));
     if job.disk > 0 {
         watch_disk(job.root.join("work"), job.disk, Arc::clone(&done));

@@ -1,7 +1,6 @@
 //! What is asked of the half that runs in the builder, and what it answers.
 //!
 //! ```text
-//! in/job.json          the job
 //! in/quickbuild        this program
 //! in/unpack.json       archives of packages, and where they belong
 //! in/cargo/            a Cargo home with the sources, read-only
@@ -11,8 +10,8 @@
 //! work/out/paths/      what was made, as in a store
 //! ```
 //!
-//! While it runs, standard output has one JSON object a line: Cargo's own
-//! messages, and [`Event`]s.
+//! Its standard input has the [`Job`], a line. While it runs, standard output has
+//! one JSON object a line: Cargo's own messages, and [`Event`]s.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -22,10 +21,10 @@ use serde::{Deserialize, Serialize};
 use crate::digest::RecipeHash;
 use crate::output::{Maker, Naming};
 
-/// Version of both files.
+/// Version of the job and of the report.
 pub(super) const FORMAT: u32 = 1;
 
-/// `in/job.json`.
+/// What is to be done.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(super) struct Job {

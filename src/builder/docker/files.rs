@@ -3,6 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc as blocking};
+use std::thread::Scope;
 
 use bollard::body_try_stream;
 use bollard::query_parameters::{
@@ -12,9 +13,10 @@ use bytes::BytesMut;
 use futures_util::{StreamExt as _, stream};
 use tokio::sync::mpsc;
 
+use super::engine_error;
 use super::pipe::{Reading, Writing};
-use super::run::{PARTS, Run, Step, volume};
-use crate::builder::archive::{self, Part};
+use super::run::{Run, Step, volume};
+use crate::builder::archive;
 use crate::builder::{BuilderError, Entry, ROOT, Result};
 use crate::fs;
 
@@ -26,47 +28,50 @@ fn of<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Run<'_> {
-    /// Puts entries into the volumes, through the first container: where a
-    /// volume is mounted read-only, as in the second, the engine puts nothing.
+    /// Puts entries into the volumes.
     pub(super) fn upload(&self, entries: &[Entry]) -> Result<()> {
-        for part in PARTS {
-            let is_in = |entry: &Entry| archive::below(&entry.path, part.folder).is_some();
-            if entries.iter().any(is_in) {
-                self.upload_part(entries, part)?;
-            }
-        }
-        Ok(())
+        std::thread::scope(|scope| {
+            let steps = [Step::Preparing, Step::Building];
+            let uploads = steps.map(|step| self.upload_part(scope, entries, step));
+            self.engine.all(uploads).map(drop)
+        })
     }
 
     /// Fills one volume. By its own path: what is given to a folder above, some
     /// engines put beside the volume.
-    fn upload_part(&self, entries: &[Entry], part: Part) -> Result<()> {
+    pub(super) async fn upload_part<'scope>(
+        &self,
+        scope: &'scope Scope<'scope, '_>,
+        entries: &'scope [Entry],
+        step: Step,
+    ) -> Result<()> {
+        let part = step.part();
+        let is_in = |entry: &Entry| archive::below(&entry.path, part.folder).is_some();
+        if !entries.iter().any(is_in) {
+            return Ok(());
+        }
         let path = format!("{ROOT}/{}", part.folder);
-        let container = self.container(Step::Preparing);
+        let container = self.container(step);
         let (sender, receiver) = mpsc::channel(64);
-        std::thread::scope(|scope| {
-            let writer = scope.spawn(move || archive::write(Writing(sender), entries, part));
-            let receiver = Arc::new(Mutex::new(receiver));
-            let shared = Arc::clone(&receiver);
-            let pieces = stream::poll_fn(move |context| of(&shared).poll_recv(context));
-            let options = UploadToContainerOptionsBuilder::default()
-                .path(&path)
-                .build();
-            let client = &self.engine.client;
-            let pieces = body_try_stream(pieces);
-            let upload = client.upload_to_container(&container, Some(options), pieces);
-            let uploaded = self.engine.ask("take the task's files", upload);
-            // The engine may have answered before it had all, or be gone: then the
-            // connection may hold the body as long as it likes, and ask for no more.
-            of(&receiver).close();
-            match writer.join().map_err(|_panic| BuilderError::Panic)? {
-                Err(BuilderError::Output(error)) if is_unheard(&error) && uploaded.is_err() => {
-                    uploaded
-                }
-                // A file that cannot be read is the cause of an upload that fails.
-                written => written.and(uploaded),
-            }
-        })
+        let writer = scope.spawn(move || archive::write(Writing(sender), entries, part));
+        let receiver = Arc::new(Mutex::new(receiver));
+        let shared = Arc::clone(&receiver);
+        let pieces = stream::poll_fn(move |context| of(&shared).poll_recv(context));
+        let options = UploadToContainerOptionsBuilder::default()
+            .path(&path)
+            .build();
+        let client = &self.engine.client;
+        let pieces = body_try_stream(pieces);
+        let upload = client.upload_to_container(&container, Some(options), pieces);
+        let uploaded = upload.await.map_err(engine_error("take the task's files"));
+        // The engine may have answered before it had all, or be gone: then the
+        // connection may hold the body as long as it likes, and ask for no more.
+        of(&receiver).close();
+        match writer.join().map_err(|_panic| BuilderError::Panic)? {
+            Err(BuilderError::Output(error)) if is_unheard(&error) && uploaded.is_err() => uploaded,
+            // A file that cannot be read is the cause of an upload that fails.
+            written => written.and(uploaded),
+        }
     }
 
     /// Where a volume's files are, if the engine runs on this machine and this

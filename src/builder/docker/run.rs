@@ -32,7 +32,7 @@ use bollard::query_parameters::{
     RemoveVolumeOptions, StartContainerOptions, WaitContainerOptions,
 };
 use futures_util::StreamExt as _;
-use futures_util::future::join_all;
+use futures_util::future::{join, join_all};
 use tokio::io::AsyncWriteExt as _;
 
 use super::leftovers::labels;
@@ -47,16 +47,15 @@ use crate::builder::{
 use crate::output::Maker;
 
 /// The volumes, and to whom what is in them belongs.
-pub(super) const PARTS: [Part; 2] = [
-    Part {
-        folder: "in",
-        owner: 0,
-    },
-    Part {
-        folder: "work",
-        owner: BUILDER_ID,
-    },
-];
+pub(super) const PARTS: [Part; 2] = [IN, WORK];
+const IN: Part = Part {
+    folder: "in",
+    owner: 0,
+};
+const WORK: Part = Part {
+    folder: "work",
+    owner: BUILDER_ID,
+};
 
 /// Files that a process may have open, and processes of the user: the same on
 /// every engine, and no more than any engine may give.
@@ -171,7 +170,7 @@ impl Begun for Waiting<'_> {
     fn run(self: Box<Self>, load: &Load<'_>, watcher: &mut dyn Watcher) -> Result<i64> {
         let Self { run, building } = *self;
         run.upload(load.files)?;
-        let code = run.follow(building, watcher)?;
+        let code = run.follow(building, load.input, watcher)?;
         if code == 0 {
             run.bring(load.output)?;
         }
@@ -184,16 +183,38 @@ impl<'a> Run<'a> {
         self.make_volumes()?;
         let steps = [Step::Preparing, Step::Building];
         self.engine.all(steps.map(|step| self.create(step)))?;
-        // The second keeps a volume in memory from the beginning to the end.
-        let [preparing, building] = self.engine.all(steps.map(|step| self.start(step)))?;
-        self.upload(&self.task.first)?;
+        let [preparing, building] = self.fill()?;
         let mut said = Said::new(is_cancelled);
-        if self.follow(preparing, &mut said)? != 0 {
+        if self.follow(preparing, &[], &mut said)? != 0 {
             return Err(BuilderError::Prepare(said.text));
         }
         Ok(Waiting {
             run: self,
             building,
+        })
+    }
+
+    /// Starts the containers and brings in what comes first, each beside the other.
+    ///
+    /// A volume in memory is there while a container that mounts it runs: what is
+    /// for `in/` waits for the first container, and the second has it before the
+    /// first ends. An engine takes files for one container after the other's, so
+    /// what is for `work/` goes through the second.
+    fn fill(&self) -> Result<[Attached; 2]> {
+        let first = &self.task.first;
+        std::thread::scope(|scope| {
+            let preparing = async {
+                let started = self.start(Step::Preparing).await?;
+                self.upload_part(scope, first, Step::Preparing).await?;
+                Result::Ok(started)
+            };
+            let building = async {
+                self.upload_part(scope, first, Step::Building).await?;
+                self.start(Step::Building).await
+            };
+            // Of both even if one is an error, as in `all`.
+            let (preparing, building) = self.engine.runtime.block_on(join(preparing, building));
+            Ok([preparing?, building?])
         })
     }
 
@@ -333,20 +354,23 @@ impl<'a> Run<'a> {
         Ok(Attached { container, streams })
     }
 
-    /// Gives a command its word, hands on what it says, and waits for its end.
-    fn follow(&self, attached: Attached, watcher: &mut dyn Watcher) -> Result<i64> {
+    /// Gives a command its word and its input, hands on what it says, and waits
+    /// for its end.
+    fn follow(&self, attached: Attached, given: &[u8], watcher: &mut dyn Watcher) -> Result<i64> {
         let Attached { container, streams } = attached;
         let AttachContainerResults {
             mut output,
             mut input,
         } = streams;
         let container = container.as_str();
-        let go = async {
-            input.write_all(GO.as_bytes()).await?;
-            input.flush().await
-        };
-        // One that has ended already has said why.
-        let _ = self.engine.runtime.block_on(go);
+        let given = [GO.as_bytes(), given].concat();
+        // Beside what it says, so that nobody waits for one that does not read. One
+        // that has ended already has said why.
+        let giving = self.engine.runtime.spawn(async move {
+            let _ = input.write_all(&given).await;
+            let _ = input.flush().await;
+            input // open as long as the command goes on
+        });
 
         let limit = self.task.limits.time;
         let deadline = Instant::now() + limit;
@@ -369,6 +393,7 @@ impl<'a> Run<'a> {
             }
         }
         lines.end(watcher);
+        giving.abort();
         self.end(container)
     }
 
@@ -433,7 +458,7 @@ impl Engine {
 
     /// Waits for answers that are asked for at once, of all even if one is an
     /// error: what it was about may exist all the same.
-    fn all<T: Debug, const N: usize>(
+    pub(super) fn all<T: Debug, const N: usize>(
         &self,
         answers: [impl Future<Output = Result<T>>; N],
     ) -> Result<[T; N]> {
@@ -465,6 +490,17 @@ fn rlimit(name: &str, value: i64) -> ResourcesUlimits {
 pub(super) enum Step {
     Preparing,
     Building,
+}
+
+impl Step {
+    /// The volume that files get into through the step's container: where one is
+    /// mounted read-only, as the first in the second, an engine puts nothing.
+    pub(super) fn part(self) -> Part {
+        match self {
+            Self::Preparing => IN,
+            Self::Building => WORK,
+        }
+    }
 }
 
 /// What may be done to a mounted volume.

@@ -31,7 +31,7 @@ fn main() {
         }
     }
     let source = concat!(env!("CARGO_MANIFEST_DIR"), "/src/lib.rs");
-    for file in [source, "/quickbuild/in/job.json", "/quickbuild/in/new", "/usr/new", "/etc/new", "/new"] {
+    for file in [source, "/quickbuild/in/quickbuild", "/quickbuild/in/new", "/usr/new", "/etc/new", "/new"] {
         if std::fs::OpenOptions::new().create(true).append(true).open(file).is_ok() {
             found.push(format!("wrote {file}"));
         }
