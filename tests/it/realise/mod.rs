@@ -2,6 +2,7 @@
 //!
 //! * `workspace`: what a container made is Fresh for others, and the same twice.
 //! * `outputs`: how they get out of a container, and which do.
+//! * `podman`: another engine makes the same.
 //! * `hostile`: build scripts that want more than they may have.
 //! * `recipes`: recipes of the repository.
 //! * `substituted`: what substituters have is not built again.
@@ -12,6 +13,7 @@ mod full;
 mod hostile;
 mod interrupted;
 mod outputs;
+mod podman;
 mod recipes;
 mod relay;
 mod substituted;
