@@ -65,11 +65,19 @@ impl ContentHasher {
 
 impl fmt::Display for ContentHash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for byte in self.0 {
-            write!(f, "{byte:02x}")?;
-        }
-        Ok(())
+        f.write_str(&hex(&self.0))
     }
+}
+
+/// Bytes as hexadecimal digits, two for each, in lower case.
+pub fn hex(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let digit = |value: u8| char::from(DIGITS[usize::from(value)]);
+    let mut text = String::with_capacity(2 * bytes.len());
+    for byte in bytes {
+        text.extend([digit(byte >> 4), digit(byte & 0xf)]);
+    }
+    text
 }
 
 impl fmt::Debug for ContentHash {
@@ -283,6 +291,13 @@ fn parse_base32(text: &str) -> Option<[u8; 20]> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn hexadecimal_digits_are_two_for_each_byte() {
+        assert_eq!(hex(&[0x00, 0x9a, 0xf1]), "009af1");
+        let hash = ContentHash::of(b"");
+        assert!(hash.to_string().starts_with("e3b0c44298fc1c14")); // FIPS 180-4, of nothing
+    }
 
     #[test]
     fn fields_do_not_run_into_each_other() {

@@ -17,7 +17,7 @@ use crate::cargo::licences::Licence;
 use crate::cargo::lock_file::{Pin, PinIndex};
 use crate::cargo::source::{CRATES_IO, PackageSource};
 use crate::cargo::unit_graph::{PackageId, Source as From};
-use crate::digest::ContentHash;
+use crate::digest::{ContentHash, hex};
 use crate::output::provenance::Timestamp;
 use crate::plan::{Context, Plan};
 
@@ -271,7 +271,7 @@ fn serial(hash: &ContentHash) -> String {
     bytes.copy_from_slice(&hash.as_bytes()[..16]);
     bytes[6] = bytes[6] & 0x0f | 0x80;
     bytes[8] = bytes[8] & 0x3f | 0x80;
-    let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    let hex = hex(&bytes);
     let parts = [
         &hex[..8],
         &hex[8..12],

@@ -17,6 +17,8 @@ use std::path::{Path, PathBuf};
 use rustc_stable_hash::StableSipHasher128;
 use serde::{Deserialize, Serialize};
 
+use crate::digest::hex;
+
 /// The content of `<stem>.json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -152,10 +154,7 @@ impl Fingerprint {
 
 /// The content of `<stem>`: the hash's little-endian bytes in hexadecimal.
 pub fn to_hex(hash: u64) -> String {
-    hash.to_le_bytes()
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    hex(&hash.to_le_bytes())
 }
 
 /// Reads the content of `<stem>`; an empty file is a withdrawn fingerprint.

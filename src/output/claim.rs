@@ -59,6 +59,7 @@ impl Claim {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::digest::hex;
     use crate::output::samples::full;
 
     fn claim() -> Claim {
@@ -69,13 +70,8 @@ mod tests {
     /// A pinned literal: whoever changes the encoding makes all signatures void.
     #[test]
     fn the_message_is_pinned() {
-        let hex: String = claim()
-            .message()
-            .iter()
-            .map(|b| format!("{b:02x}"))
-            .collect();
         assert_eq!(
-            hex,
+            hex(&claim().message()),
             "51efb3eeec852df8c0c44775c96c5f59d648bac25e375668752adda53a559bfa"
         );
     }

@@ -21,7 +21,7 @@ pub mod work;
 use std::path::Path;
 
 use crate::build::Lack;
-use crate::digest::Canonical;
+use crate::digest::{Canonical, hex};
 use crate::fs;
 use crate::store::Store;
 
@@ -49,7 +49,6 @@ pub fn make(lack: &Lack, store: &Store) -> Result<Report, ReportError> {
     let lock = lock.map(|text| public_lock(&text)).transpose()?.flatten();
     let mut id = [0; 16];
     getrandom::fill(&mut id).map_err(ReportError::Random)?;
-    let id: Vec<String> = id.iter().map(|byte| format!("{byte:02x}")).collect();
     Ok(Report {
         format: FORMAT,
         project: Some(project(&lack.workspace, store)?),
@@ -57,7 +56,7 @@ pub fn make(lack: &Lack, store: &Store) -> Result<Report, ReportError> {
         recipes: lack.recipes.iter().map(|recipe| recipe.to_toml()).collect(),
         builder: Some(lack.builder.clone()).filter(|name| !name.is_empty()),
         usage: Some(Usage {
-            id: id.concat(),
+            id: hex(&id),
             hits: lack.hits,
             misses: lack.misses,
             seconds_saved: rounded(lack.seconds_saved),
