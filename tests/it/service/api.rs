@@ -3,9 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use super::building::{Worker, beds, until, want, wanted, worker};
 use super::{Bed, hashes, lock, on_both, report};
 use crate::support::{Response, Serving, skipped, walk};
 
@@ -72,6 +74,12 @@ impl Answers {
             None => said,
         };
         assert!(said.is_object(), "{method} {path}: {status} is not said");
+        let key = (path.to_owned(), method.to_owned());
+        self.seen.entry(key).or_default().insert(answer.status);
+        if answer.status == 204 {
+            assert!(said["content"].is_null() && answer.body.is_empty());
+            return;
+        }
         let kind = answer.header("content-type").unwrap();
         let kind = kind.split(';').next().unwrap();
         let content = &said["content"][kind];
@@ -92,8 +100,6 @@ impl Answers {
         self.values.push(
             json!({"what": format!("{method} {path} {status}"), "schema": schema, "value": value}),
         );
-        let key = (path.to_owned(), method.to_owned());
-        self.seen.entry(key).or_default().insert(answer.status);
     }
 }
 
@@ -166,8 +172,8 @@ fn ask(bed: &Bed, description: &Value) -> Answers {
             assert_eq!(known.status, 204, "{known:?}");
         } else {
             assert_eq!(known.status, 409, "{known:?}");
-            answers.hold(description, path, method, &known);
         }
+        answers.hold(description, path, method, &known);
     }
     let absent = server.get("/v1/wants/absent", &[]);
     assert_eq!(absent.status, 404);
@@ -206,6 +212,80 @@ fn what_is_described_is_answered() {
         assert_eq!(asked, operations(&description), "not all was asked");
         valid(&bed, &description, &answers.values);
     });
+}
+
+/// What a worker that has something to build is answered, and what is told of a
+/// build meanwhile.
+#[test]
+fn what_workers_do_is_described() {
+    for bed in beds() {
+        let (description, mut answers) = (description(), Answers::default());
+        let server = bed.builds(&["--retry", "1s"]);
+        let wanted = wanted(&bed.env);
+        for client in ["192.0.2.1", "192.0.2.2"] {
+            want(&server, wanted, client);
+        }
+        let worker = worker(&bed, &server, "box", "work");
+        let believed = super::building::worker(&bed, &server, "believed", "work-trusted");
+        let lease = |answers: &mut Answers, worker: &Worker| {
+            let begin = Instant::now();
+            loop {
+                let answer = worker.ask();
+                answers.hold(&description, "/v1/work", "post", &answer);
+                if answer.status == 200 {
+                    return answer.json()["lease"].as_str().unwrap().to_owned();
+                }
+                assert!(begin.elapsed().as_secs() < 60, "nothing to do");
+                std::thread::sleep(Duration::from_millis(200));
+            }
+        };
+        let told = |answers: &mut Answers, state: &str| {
+            let build = until(&server, wanted, state);
+            let all = server.get(&format!("/v1/builds?state={state}"), &[]);
+            assert_ne!(all.json()["builds"], json!([]), "{all:?}");
+            answers.hold(&description, "/v1/builds", "get", &all);
+            let one = server.get(&format!("/v1/builds/{}", build["id"]), &[]);
+            assert_eq!(one.status, 200, "{one:?}");
+            answers.hold(&description, "/v1/builds/{id}", "get", &one);
+            one.json()
+        };
+        let own = lease(&mut answers, &worker);
+        let log = json!({"log": "Compiling fnv\n"});
+        let alive = worker.post(&format!("/v1/work/{own}/alive"), &log);
+        assert_eq!(alive.status, 204, "{alive:?}");
+        answers.hold(&description, "/v1/work/{lease}/alive", "post", &alive);
+        told(&mut answers, "leased");
+        let reason = json!({"recipe": true, "reason": "no", "log": "error: no\n"});
+        let failed = worker.post(&format!("/v1/work/{own}/failed"), &reason);
+        assert_eq!(failed.status, 204, "{failed:?}");
+        answers.hold(&description, "/v1/work/{lease}/failed", "post", &failed);
+        let path = "/v1/work/{lease}/outputs";
+        let own = lease(&mut answers, &worker);
+        let refused = worker.send(&own, b"no archive");
+        assert_eq!(refused.status, 422, "{refused:?}");
+        answers.hold(&description, path, "put", &refused);
+        let own = lease(&mut answers, &worker);
+        let waits = worker.send(&own, &wanted.export);
+        assert_eq!(waits.json()["accepted"], 0, "{waits:?}");
+        answers.hold(&description, path, "put", &waits);
+        told(&mut answers, "queued");
+        let own = lease(&mut answers, &believed);
+        let sent = believed.send(&own, &wanted.export);
+        assert_eq!(sent.json()["waiting"], 0, "{sent:?}");
+        answers.hold(&description, path, "put", &sent);
+        let built = told(&mut answers, "built");
+        assert_ne!(built["outputs"], json!([]), "{built}");
+        assert_eq!(built["tries"].as_array().unwrap().len(), 4, "{built}");
+        let workers = server.get("/v1/workers", &[]);
+        assert_ne!(workers.json()["workers"], json!([]), "{workers:?}");
+        answers.hold(&description, "/v1/workers", "get", &workers);
+        let work = answers
+            .seen
+            .iter()
+            .filter(|((path, _), _)| path.starts_with("/v1/work"));
+        assert_eq!(work.count(), 5, "{:?}", answers.seen);
+        valid(&bed, &description, &answers.values);
+    }
 }
 
 #[test]

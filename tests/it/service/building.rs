@@ -21,15 +21,15 @@ const JSON: &str = "Content-Type: application/json";
 const SHORT: [&str; 4] = ["--lease", "5s", "--retry", "1s"];
 
 /// What is wanted, and what a container makes of it.
-struct Wanted {
-    report: Value,
+pub(super) struct Wanted {
+    pub(super) report: Value,
     /// The recipe of `fnv`.
-    recipe: String,
-    export: Vec<u8>,
+    pub(super) recipe: String,
+    pub(super) export: Vec<u8>,
 }
 
 /// The environment keeps the engine's image pinned.
-fn wanted(env: &TestEnv) -> &'static Wanted {
+pub(super) fn wanted(env: &TestEnv) -> &'static Wanted {
     static WANTED: OnceLock<Wanted> = OnceLock::new();
     WANTED.get_or_init(|| {
         let env = env.with_store(&env.root().join("made"));
@@ -65,7 +65,7 @@ fn wanted(env: &TestEnv) -> &'static Wanted {
 }
 
 /// A bed whose service builds; a key `service-1` signs.
-fn beds() -> Vec<Bed> {
+pub(super) fn beds() -> Vec<Bed> {
     let Some(env) = with_builder() else {
         return Vec::new();
     };
@@ -92,7 +92,7 @@ fn beds() -> Vec<Bed> {
 }
 
 impl Bed {
-    fn builds(&self, arguments: &[&str]) -> Serving {
+    pub(super) fn builds(&self, arguments: &[&str]) -> Serving {
         let own = ["--key", "service-1", "--threshold", "2"];
         self.start(&[&own[..], arguments].concat())
     }
@@ -100,7 +100,7 @@ impl Bed {
 
 /// Reports what is wanted for somebody.
 #[track_caller]
-fn want(server: &Serving, wanted: &Wanted, from: &str) {
+pub(super) fn want(server: &Serving, wanted: &Wanted, from: &str) {
     let from = format!("X-Forwarded-For: {from}");
     let body = wanted.report.to_string();
     let counted = server.post("/v1/lockfiles", &[&from, JSON], body.as_bytes());
@@ -108,27 +108,27 @@ fn want(server: &Serving, wanted: &Wanted, from: &str) {
 }
 
 /// A worker that a test plays.
-struct Worker<'a> {
-    server: &'a Serving,
-    name: &'static str,
-    token: String,
+pub(super) struct Worker<'a> {
+    pub(super) server: &'a Serving,
+    pub(super) name: &'static str,
+    pub(super) token: String,
 }
 
 impl Worker<'_> {
-    fn post(&self, path: &str, body: &Value) -> Response {
+    pub(super) fn post(&self, path: &str, body: &Value) -> Response {
         let token = format!("Authorization: Bearer {}", self.token);
         let body = body.to_string();
         self.server.post(path, &[&token, JSON], body.as_bytes())
     }
 
-    fn ask(&self) -> Response {
+    pub(super) fn ask(&self) -> Response {
         let ask = json!({"format": 1, "worker": self.name, "builders": [BUILDER]});
         self.post("/v1/work", &ask)
     }
 
     /// A lease, within some seconds.
     #[track_caller]
-    fn lease(&self) -> String {
+    pub(super) fn lease(&self) -> String {
         let begin = Instant::now();
         loop {
             let answer = self.ask();
@@ -141,25 +141,30 @@ impl Worker<'_> {
         }
     }
 
-    fn alive(&self, lease: &str, log: &str) -> u16 {
+    pub(super) fn alive(&self, lease: &str, log: &str) -> u16 {
         let path = format!("/v1/work/{lease}/alive");
         self.post(&path, &json!({"log": log})).status
     }
 
-    fn failed(&self, lease: &str, recipe: bool) -> u16 {
+    pub(super) fn failed(&self, lease: &str, recipe: bool) -> u16 {
         let path = format!("/v1/work/{lease}/failed");
         let failed = json!({"recipe": recipe, "reason": "no", "log": "error: no\n"});
         self.post(&path, &failed).status
     }
 
-    fn send(&self, lease: &str, export: &[u8]) -> Response {
+    pub(super) fn send(&self, lease: &str, export: &[u8]) -> Response {
         let token = format!("Authorization: Bearer {}", self.token);
         let path = format!("/v1/work/{lease}/outputs");
         self.server.put(&path, &[&token], export)
     }
 }
 
-fn worker<'a>(bed: &Bed, server: &'a Serving, name: &'static str, scope: &str) -> Worker<'a> {
+pub(super) fn worker<'a>(
+    bed: &Bed,
+    server: &'a Serving,
+    name: &'static str,
+    scope: &str,
+) -> Worker<'a> {
     Worker {
         server,
         name,
@@ -168,7 +173,7 @@ fn worker<'a>(bed: &Bed, server: &'a Serving, name: &'static str, scope: &str) -
 }
 
 /// The build of the wanted recipe.
-fn build(server: &Serving, wanted: &Wanted) -> Option<Value> {
+pub(super) fn build(server: &Serving, wanted: &Wanted) -> Option<Value> {
     let found = server.get(&format!("/v1/builds?recipe={}", wanted.recipe), &[]);
     assert_eq!(found.status, 200, "{found:?}");
     found.json()["builds"].as_array().unwrap().first().cloned()
@@ -176,7 +181,7 @@ fn build(server: &Serving, wanted: &Wanted) -> Option<Value> {
 
 /// Waits until the build is in a state.
 #[track_caller]
-fn until(server: &Serving, wanted: &Wanted, state: &str) -> Value {
+pub(super) fn until(server: &Serving, wanted: &Wanted, state: &str) -> Value {
     let begin = Instant::now();
     loop {
         let build = build(server, wanted);
@@ -188,12 +193,12 @@ fn until(server: &Serving, wanted: &Wanted, state: &str) -> Value {
     }
 }
 
-fn public(bed: &Bed) -> PathBuf {
+pub(super) fn public(bed: &Bed) -> PathBuf {
     bed.project.path("service/public")
 }
 
 /// What a client with an empty store finds at the service's substituter.
-fn client(bed: &Bed) -> Outcome {
+pub(super) fn client(bed: &Bed) -> Outcome {
     let key = bed.run(&["key", "show", "service-1"]).success();
     let client = bed.env.with_store(&bed.env.root().join("client"));
     let client = client.with("QUICKBUILD_SUBSTITUTERS", public(bed).to_str().unwrap());

@@ -7,6 +7,7 @@ mod dashboard;
 mod deployment;
 mod hostile;
 mod keeping;
+mod keeping_builds;
 mod many;
 mod operating;
 mod reporting;
@@ -14,6 +15,7 @@ mod reporting;
 use std::collections::BTreeMap;
 
 use quickbuild::service::intake::Intake;
+use sqlx::{AssertSqlSafe, Connection as _, Row as _};
 
 use crate::support::postgres::Postgres;
 use crate::support::{Outcome, Project, Response, Serving, TestEnv};
@@ -62,6 +64,30 @@ impl Bed {
     fn start(&self, arguments: &[&str]) -> Serving {
         let all = [&["--proxy", "127.0.0.1", "--rate", "0"], arguments].concat();
         Serving::service(&self.env, &self.project, &all)
+    }
+
+    /// What a statement answers, each row as texts, beside a service.
+    #[track_caller]
+    fn sql(&self, statement: &str) -> Vec<Vec<String>> {
+        let file = self.project.path("service/service.sqlite");
+        let url = match &self.postgres {
+            Some(postgres) => postgres.url(),
+            None => format!("sqlite://{}", file.display()),
+        };
+        sqlx::any::install_default_drivers();
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        let runtime = runtime.enable_all().build().unwrap();
+        let rows = runtime.block_on(async {
+            let mut connection = sqlx::AnyConnection::connect(&url).await?;
+            let query = sqlx::query(AssertSqlSafe(statement.to_owned()));
+            let rows = query.fetch_all(&mut connection).await?;
+            connection.close().await?;
+            Ok::<_, sqlx::Error>(rows)
+        });
+        let rows = rows.unwrap_or_else(|error| panic!("{statement}: {error}"));
+        let texts =
+            |row: &sqlx::any::AnyRow| (0..row.len()).map(|column| row.get(column)).collect();
+        rows.iter().map(texts).collect()
     }
 
     fn token(&self, name: &str, scope: &str) -> String {
