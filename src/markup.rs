@@ -125,7 +125,7 @@ impl Html {
         let caption = escaped(caption);
         let _ = writeln!(
             self.0,
-            "<figure>\n<svg viewBox=\"0 0 {} {}\" role=\"img\" aria-label=\"{caption}\">\n{}</svg>\n<figcaption>{caption}</figcaption>\n</figure>",
+            "<figure>\n<div class=\"plot\"><svg viewBox=\"0 0 {} {}\" role=\"img\" aria-label=\"{caption}\">\n{}</svg></div>\n<figcaption>{caption}</figcaption>\n</figure>",
             drawing.width, drawing.height, drawing.shapes
         ); // a string takes all
     }
@@ -268,6 +268,15 @@ impl Drawing {
         ); // a string takes all
     }
 
+    /// A dot, with what a pointer over it is told.
+    pub fn dot(&mut self, class: &'static str, (x, y): (f64, f64), told: &str) {
+        let _ = writeln!(
+            self.shapes,
+            "<circle class=\"dot {class}\" cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"3\"><title>{}</title></circle>",
+            escaped(told)
+        ); // a string takes all
+    }
+
     /// Text at a point.
     pub fn text(&mut self, (x, y): (f64, f64), anchor: Anchor, text: &str) {
         let anchor = match anchor {
@@ -283,13 +292,22 @@ impl Drawing {
     }
 }
 
+/// Where [`columns`] and [`shares`] are in their frames.
+const LEFT: f64 = 60.0;
+const TOP: f64 = 10.0;
+const WIDTH: f64 = 630.0;
+const HEIGHT: f64 = 200.0;
+
+/// Places in a row for as many things, with those of them that have a label: as
+/// many as fit side by side.
+fn pitch(count: usize) -> (f64, usize) {
+    let count = count.max(1) as f64;
+    (WIDTH / count, (count / 8.0).ceil().max(1.0) as usize)
+}
+
 /// Columns side by side, such as one a day, the largest as high as the frame.
 /// `unit` is said behind each value.
 pub fn columns(values: &[(String, f64)], unit: &str) -> Drawing {
-    const LEFT: f64 = 60.0;
-    const TOP: f64 = 10.0;
-    const WIDTH: f64 = 630.0;
-    const HEIGHT: f64 = 200.0;
     let mut drawing = Drawing::new(700, 240);
     let highest = values.iter().map(|(_, value)| *value).fold(0.0, f64::max);
     let top = ceiling(highest);
@@ -299,10 +317,7 @@ pub fn columns(values: &[(String, f64)], unit: &str) -> Drawing {
         drawing.line("axis", (LEFT, y), (LEFT + WIDTH, y));
         drawing.text((LEFT - 6.0, y + 4.0), Anchor::End, &short(value));
     }
-    let count = values.len().max(1) as f64;
-    let pitch = WIDTH / count;
-    // As many labels as fit side by side.
-    let every = (count / 8.0).ceil().max(1.0) as usize;
+    let (pitch, every) = pitch(values.len());
     for (number, (label, value)) in values.iter().enumerate() {
         let x = LEFT + pitch * number as f64;
         let height = HEIGHT * value / top;
@@ -316,6 +331,57 @@ pub fn columns(values: &[(String, f64)], unit: &str) -> Drawing {
             let under = (x + pitch / 2.0, TOP + HEIGHT + 18.0);
             drawing.text(under, Anchor::Middle, label);
         }
+    }
+    drawing
+}
+
+/// What one line of [`shares`] shows.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Line {
+    /// Its class: `one`, `two` or `three`.
+    pub class: &'static str,
+    /// What it is.
+    pub name: &'static str,
+    /// A share at each place, from 0 to 1; none where there is nothing to say.
+    pub values: Vec<Option<f64>>,
+}
+
+/// Lines of shares side by side, such as one value a day; a line ends where a value
+/// is missing, and begins again behind it.
+pub fn shares(labels: &[String], lines: &[Line]) -> Drawing {
+    let mut drawing = Drawing::new(700, 270);
+    for step in 0..=4 {
+        let y = TOP + HEIGHT * (1.0 - f64::from(step) / 4.0);
+        drawing.line("axis", (LEFT, y), (LEFT + WIDTH, y));
+        drawing.text(
+            (LEFT - 6.0, y + 4.0),
+            Anchor::End,
+            &format!("{} %", step * 25),
+        );
+    }
+    let (pitch, every) = pitch(labels.len());
+    let right = |number: usize| LEFT + pitch * (number as f64 + 0.5);
+    for (number, label) in labels.iter().enumerate().step_by(every) {
+        let under = (right(number), TOP + HEIGHT + 18.0);
+        drawing.text(under, Anchor::Middle, label);
+    }
+    for (place, line) in lines.iter().enumerate() {
+        let values = line.values.iter().enumerate();
+        let points: Vec<(usize, f64)> = values
+            .filter_map(|(number, value)| Some((number, (*value)?.clamp(0.0, 1.0))))
+            .collect();
+        let at = |(number, share): &(usize, f64)| (right(*number), TOP + HEIGHT * (1.0 - share));
+        for run in points.chunk_by(|a, b| a.0 + 1 == b.0) {
+            drawing.curve(line.class, run.iter().map(at));
+        }
+        for point in &points {
+            let day = labels.get(point.0).map_or("", String::as_str);
+            let told = format!("{day}, {}: {:.1} %", line.name, point.1 * 100.0);
+            drawing.dot(line.class, at(point), &told);
+        }
+        let (x, y) = (LEFT + 215.0 * place as f64, TOP + HEIGHT + 45.0);
+        drawing.line(line.class, (x, y), (x + 30.0, y));
+        drawing.text((x + 36.0, y + 4.0), Anchor::Start, line.name);
     }
     drawing
 }
@@ -428,5 +494,21 @@ mod tests {
         assert!(drawing.shapes.contains("height=\"100.0\"><title>2: 5 s"));
         // Nothing at all is a frame.
         assert!(!columns(&[], "s").shapes.contains("NaN"));
+    }
+
+    #[test]
+    fn a_line_of_shares_is_broken_where_one_is_missing() {
+        let labels = ["a", "b", "c", "d"].map(str::to_owned);
+        let line = Line {
+            class: "one",
+            name: "<hits>",
+            values: vec![Some(1.0), Some(0.5), None, Some(0.0)],
+        };
+        let shapes = shares(&labels, &[line]).shapes;
+        assert_eq!(shapes.matches("<polyline").count(), 2, "{shapes}");
+        assert_eq!(shapes.matches("<circle").count(), 3, "{shapes}");
+        let dot = "cy=\"110.0\" r=\"3\"><title>b, &lt;hits&gt;: 50.0 %</title>";
+        assert!(shapes.contains(dot), "{shapes}");
+        assert!(!shares(&[], &[]).shapes.contains("NaN"));
     }
 }

@@ -86,15 +86,18 @@ pub fn propose(
     proposal
 }
 
-/// The seconds that could be gained at least: what [`propose`] does, but no more
-/// than `rounds` candidates are taken, those that are worth most first.
-pub fn glance(project: &Project, offers: &Offers, knowledge: &dyn Knowledge, rounds: usize) -> f64 {
+/// What could be gained at least: what [`propose`] does, but no more than `rounds`
+/// candidates are taken, those that are worth most first.
+pub fn glance(
+    project: &Project,
+    offers: &Offers,
+    knowledge: &dyn Knowledge,
+    rounds: usize,
+) -> Proposal {
     let banned = BTreeSet::new();
     let lookup = Lookup::new(project, offers, &banned, knowledge);
     let search = Search { lookup: &lookup };
-    let before = value(&lookup, &Moves::new(), &BTreeSet::new());
-    let taken = search.run(&search.candidates(), Order::AtAll, rounds);
-    taken.value.seconds - before.seconds
+    search.describe(search.run(&search.candidates(), Order::AtAll, rounds))
 }
 
 /// Whether a project can move so that it has the whole tree of an offer.

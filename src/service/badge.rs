@@ -1,5 +1,5 @@
 //! A badge: a small picture that says how much of what a project wants others
-//! want, too. Pure, but for [`share`].
+//! want, too, or is prebuilt. Pure, but for [`share`].
 
 use sqlx::Row as _;
 
@@ -7,6 +7,7 @@ use super::access;
 use super::counts;
 use super::database::{Database, Doing as _, Result};
 use super::ids;
+use super::prebuilt::{self, Match};
 use crate::markup::escaped;
 
 /// Characters of an owner's or a repository's name.
@@ -16,19 +17,46 @@ const CHARACTER: usize = 7;
 /// What is beside each text.
 const MARGIN: usize = 6;
 
-/// What of a project others want: none of one of which nothing is known.
+/// What a badge shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Shows {
+    /// What others want, too.
+    Shared,
+    /// The packages that are prebuilt for their trees.
+    Prebuilt,
+}
+
+impl Shows {
+    /// What a query asks for, if it is anything.
+    pub(super) fn named(name: Option<&str>) -> Option<Self> {
+        match name {
+            None | Some("shared") => Some(Self::Shared),
+            Some("prebuilt") => Some(Self::Prebuilt),
+            Some(_) => None,
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Shared => "shared",
+            Self::Prebuilt => "prebuilt",
+        }
+    }
+}
+
+/// A part of a project: none of one of which nothing is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Share {
-    /// What it wants that somebody else wants, too.
-    pub(super) shared: usize,
-    /// What it wants.
-    pub(super) wanted: usize,
+    /// What of it is shown.
+    pub(super) part: usize,
+    /// All that is looked at.
+    pub(super) all: usize,
 }
 
 impl Share {
     /// Whole percents, rounded down: all is only said of all.
     fn percent(self) -> Option<usize> {
-        (self.shared * 100).checked_div(self.wanted)
+        (self.part * 100).checked_div(self.all)
     }
 }
 
@@ -41,12 +69,13 @@ pub(super) fn names<'a>(owner: &'a str, file: &'a str) -> Option<(&'a str, &'a s
     (is_name(owner) && is_name(project)).then_some((owner, project))
 }
 
-/// What others want of the last report of a project that was sent with the
-/// owner's token; nothing is told of who reports without one.
+/// What of the last report of a project, that was sent with the owner's token,
+/// others want or is prebuilt; nothing is told of who reports without one.
 pub(super) async fn share(
     database: &Database,
     owner: &str,
     project: &str,
+    shows: Shows,
 ) -> Result<Option<Share>> {
     let doing = "tell what a project shares";
     const FIND: &str = "SELECT projects.wants FROM voices \
@@ -62,20 +91,30 @@ pub(super) async fn share(
     };
     let text: String = row.try_get(0).doing(doing)?;
     let wants = ids::read(&text).unwrap_or_default();
-    let voices = counts::of(database, &wants).await?;
-    let shared = voices.values().filter(|voices| **voices > 1).count();
-    Ok(Some(Share {
-        shared,
-        wanted: wants.len(),
-    }))
+    let (part, all) = match shows {
+        Shows::Shared => {
+            let voices = counts::of(database, &wants).await?;
+            let shared = voices.values().filter(|voices| **voices > 1);
+            (shared.count(), wants.len())
+        }
+        Shows::Prebuilt => {
+            let packages = prebuilt::packages(database, &wants).await?;
+            let shelf = prebuilt::shelf(database, &packages).await?;
+            let rows = shelf.rows(&packages);
+            let prebuilt = rows.iter().filter(|row| row.found == Match::Tree);
+            (prebuilt.count(), rows.len())
+        }
+    };
+    Ok(Some(Share { part, all }))
 }
 
 /// The picture.
-pub(super) fn picture(share: Option<Share>) -> String {
+pub(super) fn picture(share: Option<Share>, shows: Shows) -> String {
+    let what = shows.name();
     let (value, colour) = match share.and_then(Share::percent) {
         None => ("unknown".to_owned(), "#555"),
-        Some(percent @ 0..50) => (format!("{percent} % shared"), "#8a5a00"),
-        Some(percent) => (format!("{percent} % shared"), "#1a6b34"),
+        Some(percent @ 0..50) => (format!("{percent} % {what}"), "#8a5a00"),
+        Some(percent) => (format!("{percent} % {what}"), "#1a6b34"),
     };
     let label = "quickbuild";
     let width = |text: &str| text.chars().count() * CHARACTER;
@@ -106,13 +145,18 @@ mod tests {
 
     #[test]
     fn a_picture_says_what_it_shows() {
-        let share = |shared, wanted| picture(Some(Share { shared, wanted }));
+        let share = |part, all| picture(Some(Share { part, all }), Shows::Shared);
+        let prebuilt = Share { part: 1, all: 2 };
         for (picture, said) in [
             (share(5, 8), "quickbuild: 62 % shared"),
             (share(299, 300), "quickbuild: 99 % shared"),
             (share(300, 300), "quickbuild: 100 % shared"),
             (share(0, 0), "quickbuild: unknown"),
-            (picture(None), "quickbuild: unknown"),
+            (picture(None, Shows::Shared), "quickbuild: unknown"),
+            (
+                picture(Some(prebuilt), Shows::Prebuilt),
+                "quickbuild: 50 % prebuilt",
+            ),
         ] {
             assert!(
                 picture.contains(&format!("<title>{said}</title>")),

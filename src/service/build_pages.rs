@@ -2,8 +2,10 @@
 
 use super::builds::board::{Build, Made, Overview, Try, Worker};
 use super::pages::{duration, time};
+use super::vouched::Vouched;
 use crate::console::size;
 use crate::markup::{Cell, Html, path, short};
+use crate::trust::PublicKey;
 
 /// What is shown of all builds.
 pub(super) struct Lists {
@@ -135,6 +137,79 @@ pub(super) fn outputs(html: &mut Html, made: &[Made]) {
             ]
         }),
     );
+}
+
+/// Who vouches for what is published, with the key that this service signs with;
+/// `found` is nothing where it cannot be read now.
+pub(super) fn vouched(key: Option<&PublicKey>, found: Option<&[Vouched]>) -> Html {
+    let mut html = Html::default();
+    html.heading("Who vouches for these outputs");
+    match key {
+        Some(key) => {
+            html.raw("<p>This service signs with <code>");
+            html.text(&key.to_string());
+            html.raw("</code></p>\n");
+        }
+        None => html.paragraph("This service has no key."),
+    }
+    let Some(found) = found else {
+        html.paragraph("What is published cannot be read now.");
+        return html;
+    };
+    for one in found {
+        html.raw("<h3><code>");
+        html.text(&one.output);
+        html.raw("</code></h3>\n<dl class=\"rows\">\n");
+        row(&mut html, "Signed by", &signed(one));
+        row(&mut html, "Builder", &one.builder);
+        row(&mut html, "Image", one.image.as_deref().unwrap_or("–"));
+        if let Some(made) = &one.made {
+            row(&mut html, "Began", &made.began);
+            row(&mut html, "Ended", &made.ended);
+            row(&mut html, "Operated by", &made.by);
+            row(&mut html, "Run", &made.run);
+        } else {
+            row(&mut html, "Provenance", "none");
+        }
+        html.raw("<div><dt>Log</dt><dd>");
+        let build = one.build.to_string();
+        let to = format!("{}#log", path(&["builds", &build]));
+        html.link(&to, &format!("of build {build}"));
+        html.raw("</dd></div>\n</dl>\n");
+    }
+    html
+}
+
+fn row(html: &mut Html, term: &'static str, fact: &str) {
+    html.raw("<div><dt>");
+    html.raw(term);
+    html.raw("</dt><dd>");
+    html.text(fact);
+    html.raw("</dd></div>\n");
+}
+
+fn signed(one: &Vouched) -> String {
+    let Some(signers) = &one.signers else {
+        return "it is not where it was published".to_owned();
+    };
+    let mut said: Vec<String> = signers
+        .iter()
+        .map(|signer| match signer.holds {
+            Some(true) => format!("{} (this service's key; it verifies)", signer.name),
+            Some(false) => format!(
+                "{} (this service's key, but it does not verify)",
+                signer.name
+            ),
+            None => format!("{} (a key that is not known here)", signer.name),
+        })
+        .collect();
+    if said.is_empty() {
+        said.push("nobody".to_owned());
+    }
+    if !one.is_noted {
+        said.push("but its content is not what this service has published".to_owned());
+    }
+    said.join(", ")
 }
 
 /// Who asked for work within a day.

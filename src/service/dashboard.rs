@@ -3,6 +3,8 @@
 //! Nothing here changes anything: a lock file that a visitor shows is looked at
 //! and forgotten.
 
+use std::sync::Arc;
+
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{FromRequest as _, Multipart, Path, Query, State};
@@ -17,11 +19,16 @@ use super::answer::Refusal;
 use super::badge;
 use super::build_pages;
 use super::builds::board;
+use super::coverage;
 use super::demand;
 use super::intake::{Intake, Kind};
 use super::live;
+use super::lock_pages::{self, Seen};
 use super::pages::{self, Place};
-use super::web::Shared;
+use super::prebuilt::{self, Package};
+use super::vouched;
+use super::web::{App, Asked, Shared, asked};
+use crate::console;
 use crate::markup::{self, Html};
 
 /// Rows of a list.
@@ -114,15 +121,22 @@ async fn icon() -> Response<Body> {
     answer(markup::ICON, "image/svg+xml", "public, max-age=86400")
 }
 
+#[derive(Deserialize)]
+struct Show {
+    show: Option<String>,
+}
+
 /// A project's badge: one that says `unknown` where there is none, since it is
 /// shown within others' pages.
 async fn badge(
     State(shared): State<Shared>,
     Path((owner, file)): Path<(String, String)>,
+    show: Asked<Show>,
 ) -> Result<Response<Body>, Refusal> {
     let (owner, project) = badge::names(&owner, &file).ok_or_else(Refusal::absent)?;
-    let share = badge::share(shared.app().database(), owner, project).await?;
-    let text = badge::picture(share);
+    let shows = badge::Shows::named(asked(show)?.show.as_deref()).ok_or_else(Refusal::absent)?;
+    let share = badge::share(shared.app().database(), owner, project, shows).await?;
+    let text = badge::picture(share, shows);
     let mut response = answer(text, "image/svg+xml", "public, max-age=300");
     if share.is_none() {
         *response.status_mut() = StatusCode::NOT_FOUND;
@@ -137,9 +151,10 @@ async fn overview(State(shared): State<Shared>) -> Shown {
     let app = shared.app();
     let shown = async {
         let totals = demand::totals(app.database()).await?;
+        let days = coverage::days(app.database(), &totals.days).await?;
         let trees = demand::top(app.database(), Kind::Tree, TOP).await?;
         let builds = board::overview(app.database()).await?;
-        let body = pages::overview(&totals, &builds, &trees);
+        let body = pages::overview(&totals, &days, &builds, &trees);
         Ok(Page::new("What was saved", Place::Overview, body))
     };
     Shown(shown.await)
@@ -178,10 +193,33 @@ async fn want(State(shared): State<Shared>, Path(hash): Path<String>) -> Shown {
         let title = format!("{} {}", detail.wanted.name, detail.wanted.version);
         let build = board::of_recipe(app.database(), &hash).await?;
         let made = board::made(app.database(), &hash).await?;
-        let body = pages::want(&detail, build.as_ref(), &made);
+        let vouched = match made.is_empty() {
+            true => Html::default(),
+            false => vouched(&app, &hash).await?,
+        };
+        let body = pages::want(&detail, build.as_ref(), &made, &vouched);
         Ok(Page::new(title.trim(), Place::Elsewhere, body))
     };
     Shown(shown.await)
+}
+
+/// Who vouches for what is published of a recipe.
+async fn vouched(app: &App, recipe: &str) -> Result<Html, Refusal> {
+    let published = vouched::published(app.database(), recipe).await?;
+    let publishing = Arc::clone(&app.publishing);
+    let looked = app.look(move || vouched::look(&publishing, &published));
+    let looked = looked.await.and_then(|looked| match looked {
+        Ok(looked) => Some(looked),
+        Err(error) => {
+            let said = console::chain(&error);
+            console::line(&format!(
+                "warning: what is published cannot be read: {said}"
+            ));
+            None
+        }
+    });
+    let key = app.publishing.key.as_ref().map(|key| key.public());
+    Ok(build_pages::vouched(key.as_ref(), looked.as_deref()))
 }
 
 async fn builds(State(shared): State<Shared>) -> Shown {
@@ -230,8 +268,8 @@ async fn workers(State(shared): State<Shared>) -> Shown {
 }
 
 async fn form() -> Shown {
-    let title = "What others want of your lock file";
-    Shown(Ok(Page::new(title, Place::Upload, pages::form())))
+    let title = "What is prebuilt of your lock file";
+    Shown(Ok(Page::new(title, Place::Upload, lock_pages::form())))
 }
 
 async fn upload(State(shared): State<Shared>, request: Request<Body>) -> Shown {
@@ -245,7 +283,22 @@ async fn upload(State(shared): State<Shared>, request: Request<Body>) -> Shown {
         let read = app.read(move || Intake::of_lock(&text, None)).await?;
         let hashes: Vec<&str> = read.wants.iter().map(|want| &*want.hash).collect();
         let known = demand::known(app.database(), &hashes).await?;
-        let body = pages::looked_at(read.wants.len(), read.left_out, &known);
+        let packages: Vec<Package> = read.wants.iter().map(Package::from).collect();
+        let shelf = prebuilt::shelf(app.database(), &packages).await?;
+        let (shelf, packages) = (Arc::new(shelf), Arc::new(packages));
+        let (of, all) = (Arc::clone(&shelf), Arc::clone(&packages));
+        let rows = app.look(move || of.rows(&all)).await;
+        let too_many = || Refusal::busy("too many lock files are looked at").again(5);
+        let rows = rows.ok_or_else(too_many)?;
+        let is_cut = shelf.is_cut;
+        let gain = app.look(move || shelf.gain(&packages)).await.flatten();
+        let body = lock_pages::looked_at(&Seen {
+            intake: &read,
+            rows: &rows,
+            known: &known,
+            gain: gain.as_ref(),
+            is_cut,
+        });
         Ok(Page::new("Your lock file", Place::Upload, body))
     };
     Shown(shown.await)

@@ -17,10 +17,13 @@
 //! | [`counter`] | who wants what, counted exactly |
 //! | `counts` | how many want each thing, many in a row |
 //! | [`demand`] | what is wanted, and what was saved |
+//! | [`coverage`] | how much was prebuilt, a day at a time |
 //! | [`builds`], `queue` | what is wanted enough, built by workers, and published |
 //! | [`access`] | tokens, and who is counted |
 //! | [`database`], `schema`, `ids` | where it lies |
-//! | `dashboard`, `pages`, `build_pages`, `badge`, `live` | pages and pictures for people |
+//! | `prebuilt` | what of a project is published, and what alignment would give |
+//! | `vouched` | who has signed what is published, and how it was made |
+//! | `dashboard`, `pages`, `build_pages`, `lock_pages`, `badge`, `live` | pages and pictures for people |
 //! | `work` | what workers ask |
 //! | `web`, `body`, `answer`, `journal` | requests, answers, logs and metrics |
 //!
@@ -39,6 +42,7 @@ mod build_pages;
 pub mod builds;
 pub mod counter;
 mod counts;
+pub mod coverage;
 mod dashboard;
 pub mod database;
 pub mod demand;
@@ -46,9 +50,12 @@ mod ids;
 pub mod intake;
 mod journal;
 mod live;
+mod lock_pages;
 mod pages;
+mod prebuilt;
 mod queue;
 mod schema;
+mod vouched;
 mod web;
 mod work;
 

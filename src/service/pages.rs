@@ -5,17 +5,17 @@
 //! | [`overview`] | what was saved, a day at a time, and what is wanted most |
 //! | [`wants`] | a list of what is wanted |
 //! | [`want`] | one tree, recipe or builder, with what it needs |
-//! | [`form`], [`looked_at`] | a lock file of the visitor's, and how many want what is in it |
 //!
 //! No page of these has a script; [`POLICY`] forbids it all the same. That of a
 //! build has one, which comes from here.
 
 use crate::console::percent;
-use crate::markup::{Cell, Html, Style, columns, path, short};
+use crate::markup::{Cell, Html, Line, Style, columns, path, shares, short};
 use crate::output::provenance::Timestamp;
 
 use super::build_pages;
 use super::builds::board::{Build, Made, Overview};
+use super::coverage::Day;
 use super::demand::{Detail, Sums, Totals, Wanted};
 
 /// The content security policy of every page.
@@ -40,7 +40,7 @@ pub(super) enum Place {
     Builds,
     /// Workers.
     Workers,
-    /// [`form`].
+    /// A visitor's lock file.
     Upload,
     /// None of these.
     Elsewhere,
@@ -85,7 +85,7 @@ pub(super) fn page(title: &str, place: Place, body: &Html) -> String {
 }
 
 /// What was saved, and what is wanted most.
-pub(super) fn overview(totals: &Totals, builds: &Overview, trees: &[Wanted]) -> Html {
+pub(super) fn overview(totals: &Totals, days: &[Day], builds: &Overview, trees: &[Wanted]) -> Html {
     let mut html = Html::default();
     let sum = |of: fn(&Sums) -> i64| totals.days.iter().map(of).sum::<i64>();
     let (hits, misses) = (sum(|day| day.hits), sum(|day| day.misses));
@@ -138,11 +138,65 @@ pub(super) fn overview(totals: &Totals, builds: &Overview, trees: &[Wanted]) -> 
         );
         html.raw("</details>\n");
     }
+    coverage(&mut html, days);
     html.heading("Builds");
     build_pages::facts(&mut html, builds);
     html.heading("Wanted by the most projects");
     table(&mut html, trees);
     html
+}
+
+/// What was prebuilt, a day at a time.
+fn coverage(html: &mut Html, days: &[Day]) {
+    if days.is_empty() {
+        return;
+    }
+    let labels = days.iter().rev().map(|day| date(day.day * 86_400));
+    let labels: Vec<String> = labels
+        .map(|date| date.get(5..).unwrap_or_default().to_owned())
+        .collect();
+    let lines = [
+        (
+            "one",
+            "reported units",
+            Day::units as fn(&Day) -> Option<f64>,
+        ),
+        ("two", "seconds of units", Day::seconds),
+        ("three", "recipes that enough want", Day::recipes),
+    ];
+    let lines = lines.map(|(class, name, of)| Line {
+        class,
+        name,
+        values: days.iter().rev().map(of).collect(),
+    });
+    html.heading("What was prebuilt, a day at a time");
+    html.figure(
+        "Share of the units that were reported, and of their seconds, that came from a store; and of the recipes that enough had wanted, those that were published by the end of the day",
+        &shares(&labels, &lines),
+    );
+    html.raw("<details><summary>The same in numbers</summary>\n");
+    let said = |share: Option<f64>| share.map_or("–".to_owned(), percent);
+    html.table(
+        &[
+            "Day",
+            "Units",
+            "Seconds",
+            "Recipes",
+            "Enough wanted",
+            "Published",
+        ],
+        days.iter().map(|day| {
+            vec![
+                date(day.day * 86_400).into(),
+                said(day.units()).into(),
+                said(day.seconds()).into(),
+                said(day.recipes()).into(),
+                day.wanted.into(),
+                day.published.into(),
+            ]
+        }),
+    );
+    html.raw("</details>\n");
 }
 
 /// A list.
@@ -176,8 +230,8 @@ fn table(html: &mut Html, found: &[Wanted]) {
     );
 }
 
-/// One, with what it needs.
-pub(super) fn want(detail: &Detail, build: Option<&Build>, made: &[Made]) -> Html {
+/// One, with what is published of it and what it needs.
+pub(super) fn want(detail: &Detail, build: Option<&Build>, made: &[Made], vouched: &Html) -> Html {
     let Detail { wanted, needs } = detail;
     let mut html = Html::default();
     html.facts(&[
@@ -204,6 +258,7 @@ pub(super) fn want(detail: &Detail, build: Option<&Build>, made: &[Made]) -> Htm
     }
     if wanted.kind == "recipe" {
         build_pages::outputs(&mut html, made);
+        html.add(vouched);
     }
     html.heading("What it needs directly");
     if needs.is_empty() {
@@ -214,31 +269,8 @@ pub(super) fn want(detail: &Detail, build: Option<&Build>, made: &[Made]) -> Htm
     html
 }
 
-/// Where a visitor gives a lock file.
-pub(super) fn form() -> Html {
-    let mut html = Html::default();
-    html.paragraph("Which dependency trees of a Cargo.lock do others want, too? It is looked at, and neither counted nor kept; packages that are not from crates.io, and what needs them, are left out.");
-    html.raw("<form method=\"post\" action=\"/upload\" enctype=\"multipart/form-data\">\n<label for=\"lock\">Cargo.lock</label>\n<input id=\"lock\" name=\"lock\" type=\"file\" required>\n<button>Look at it</button>\n</form>\n");
-    html
-}
-
-/// What of a visitor's lock file others want, the most wanted first.
-pub(super) fn looked_at(packages: usize, left_out: usize, known: &[Wanted]) -> Html {
-    let mut html = Html::default();
-    let shared = known.iter().filter(|wanted| wanted.voices > 1).count();
-    html.facts(&[
-        ("Packages", packages.to_string()),
-        ("Left out", left_out.to_string()),
-        (
-            "Trees that others want",
-            rate(shared as i64, packages as i64),
-        ),
-    ]);
-    table(&mut html, known);
-    html
-}
-
-fn rate(part: i64, whole: i64) -> String {
+/// A share of some, if there are any.
+pub(super) fn rate(part: i64, whole: i64) -> String {
     match whole {
         0 => "–".to_owned(),
         _ => percent(part as f64 / whole as f64),
@@ -300,7 +332,16 @@ mod tests {
             voices: 3,
             days: vec![day(20_001, 3, 1), day(20_000, 0, 4)],
         };
-        let html = overview(&totals, &Overview::default(), &[some("serde", 2)]);
+        let covered = Day {
+            day: 20_001,
+            hits: 3,
+            misses: 1,
+            wanted: 8,
+            published: 1,
+            ..Day::default()
+        };
+        let trees = [some("serde", 2)];
+        let html = overview(&totals, &[covered], &Overview::default(), &trees);
         let page = page("Overview", Place::Overview, &html);
         assert!(
             page.contains("<dt>Units that were not compiled</dt><dd>37.5 %</dd>"),
@@ -315,6 +356,13 @@ mod tests {
             page.contains("<title>2024-10-04: 1.5 min</title>"),
             "{page}"
         );
+        for said in [
+            "<title>10-05, reported units: 75.0 %</title>",
+            "<title>10-05, recipes that enough want: 12.5 %</title>",
+            "<th scope=\"row\">2024-10-05</th><td>75.0 %</td><td>–</td><td>12.5 %</td><td>8</td><td>1</td>",
+        ] {
+            assert!(page.contains(said), "{said}: {page}");
+        }
         assert!(page.contains("href=\"/\" aria-current=\"page\""), "{page}");
         assert!(
             page.contains(&format!("href=\"/wants/{}\"", "0".repeat(64))),
@@ -329,7 +377,7 @@ mod tests {
             voices: 0,
             days: Vec::new(),
         };
-        let html = overview(&totals, &Overview::default(), &[]);
+        let html = overview(&totals, &[], &Overview::default(), &[]);
         let page = page("Overview", Place::Overview, &html);
         assert!(page.contains("Nothing was reported yet"), "{page}");
         assert!(page.contains("There is nothing of this kind"), "{page}");

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::Body;
@@ -17,6 +17,7 @@ use axum::routing::{get, post};
 use serde::Deserialize;
 use serde_json::json;
 use tokio::sync::Semaphore;
+use tokio::time::timeout_at;
 use tower_service::Service as _;
 
 use super::access::{self, Holder, Scope};
@@ -27,13 +28,17 @@ use super::counter::{Counter, Submission};
 use super::database::Database;
 use super::intake::{Intake, IntakeError, Kind};
 use super::journal::{self, Journal, family, sample};
-use super::{Limits, Options};
-use super::{dashboard, demand, work};
+use super::{Limits, Options, Publishing};
+use super::{coverage, dashboard, demand, work};
 use crate::serve::connections::{Application, Incoming};
 use crate::serve::rate::Rates;
 
 /// Reports that are taken apart at the same time.
 const AT_WORK: usize = 8;
+/// Things that are looked at for pages at the same time.
+const LOOKS: usize = 4;
+/// How long a page waits for what is looked at for it.
+const PATIENCE: Duration = Duration::from_secs(5);
 /// Browsers that are told how builds go on.
 const WATCHED: usize = 256;
 /// Things that one answer lists at most.
@@ -51,6 +56,9 @@ pub(super) struct App {
     rates: Rates,
     bodies: Bodies,
     at_work: Semaphore,
+    looks: Arc<Semaphore>,
+    /// Where outputs are published, and by whom.
+    pub(super) publishing: Arc<Publishing>,
     /// Who looks on while something is built.
     pub(super) watched: Arc<Semaphore>,
     pub(super) journal: Journal,
@@ -83,6 +91,8 @@ impl App {
             rates: Rates::new(rate),
             bodies: Bodies::new(body, patience),
             at_work: Semaphore::new(AT_WORK),
+            looks: Arc::new(Semaphore::new(LOOKS)),
+            publishing: Arc::clone(&options.publishing),
             watched: Arc::new(Semaphore::new(WATCHED)),
             journal: Journal::new(options.access_log),
             router: std::sync::OnceLock::new(),
@@ -133,6 +143,22 @@ impl App {
                 Err(Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, text))
             }
         }
+    }
+
+    /// Looks at something for a page in a thread, a few at the same time; none
+    /// where it takes too long. Whoever goes on looking keeps others from it.
+    pub(super) async fn look<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Option<T> {
+        let until = tokio::time::Instant::now() + PATIENCE;
+        let permit = Arc::clone(&self.looks).acquire_owned();
+        let permit = timeout_at(until, permit).await.ok()?.ok()?;
+        let looked = tokio::task::spawn_blocking(move || {
+            let _held = permit;
+            work()
+        });
+        timeout_at(until, looked).await.ok()?.ok()
     }
 
     /// Whose token is shown; none if none is.
@@ -188,6 +214,7 @@ fn router(app: &Arc<App>) -> Router {
         .route("/v1/wants", get(wants))
         .route("/v1/wants/{hash}", get(want))
         .route("/v1/totals", get(totals))
+        .route("/v1/coverage", get(covered))
         .route("/v1/openapi.json", get(described))
         .merge(work::routes())
         .merge(dashboard::routes())
@@ -443,4 +470,11 @@ async fn described() -> Response<Body> {
 async fn totals(State(shared): State<Shared>) -> Handled {
     let app = shared.app();
     Ok(answer::json(&demand::totals(app.database()).await?))
+}
+
+async fn covered(State(shared): State<Shared>) -> Handled {
+    let app = shared.app();
+    let totals = demand::totals(app.database()).await?;
+    let days = coverage::days(app.database(), &totals.days).await?;
+    Ok(answer::json(&json!({ "days": days })))
 }

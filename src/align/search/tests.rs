@@ -325,6 +325,9 @@ proptest! {
         prop_assert!(fit(&lookup, &moves, &BTreeSet::new()).is_ok());
         // Who only glances promises no more, and sees it where there is something.
         let seen = glance(&project, &offers, &registry, 1);
+        let moves: Moves = seen.steps.iter().map(|step| (step.package, step.to.clone())).collect();
+        prop_assert!(fit(&lookup, &moves, &BTreeSet::new()).is_ok());
+        let seen = seen.after - seen.before;
         let gained = proposal.after - proposal.before;
         prop_assert!(seen >= 0.0 && seen <= gained + LEAST, "{seen} {gained}");
         prop_assert_eq!(seen > 0.0, gained > 0.0);

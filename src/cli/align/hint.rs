@@ -103,7 +103,8 @@ fn look(
         rust: None,
     };
     let all: f64 = project.nodes.iter().map(|node| node.seconds).sum();
-    let gained = glance(&project, &sources.offers, &facts, ROUNDS);
+    let seen = glance(&project, &sources.offers, &facts, ROUNDS);
+    let gained = seen.after - seen.before;
     (gained > 0.0 && gained >= LEAST * all).then(|| {
         format!(
             "About {gained:.1} s more, at least, could be prebuilt: `quickbuild align` says how."

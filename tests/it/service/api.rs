@@ -140,6 +140,7 @@ fn ask(bed: &Bed, description: &Value) -> Answers {
         ("/v1/wants", "?limit=-1", 400),
         ("/v1/wants/{hash}", "", 200),
         ("/v1/totals", "", 200),
+        ("/v1/coverage", "", 200),
         ("/v1/builds", "?state=built", 200),
         ("/v1/builds", "?limit=-1", 400),
         ("/v1/builds/{id}", "", 404),

@@ -2,6 +2,8 @@
 
 use std::fs;
 
+use serde_json::{Value, json};
+
 use super::{Bed, hashes, lock, on_both, report};
 use crate::support::Serving;
 use crate::support::browser::Browser;
@@ -46,7 +48,7 @@ fn people_see_what_is_wanted_in_a_browser() {
         browser.find("main button").click();
         browser.shows("h1", "Your lock file");
         assert!(browser.find("dl").text().contains("50.0 %"));
-        browser.shows("tbody tr", "beta 2.0.0 1 2");
+        browser.shows("tbody tr", "beta 2.0.0 no – – 2");
         browser.shows("nav a[aria-current]", "Your lock file");
 
         // Nothing was blocked, missing or wrong on any page.
@@ -99,6 +101,61 @@ fn pages_take_nothing_from_elsewhere_and_show_no_markup_of_others() {
         let absent = server.get("/wants/%3Cb%3E", &[]);
         assert_eq!(absent.status, 404);
         assert!(!absent.text().contains("<b>"), "{absent:?}");
+    });
+}
+
+/// Each day has what was reported on it, and all that was wanted and published by
+/// its end, whenever it is asked for.
+#[test]
+fn what_was_prebuilt_is_told_for_each_day() {
+    on_both(|bed| {
+        let server = bed.start(&["--threshold", "2"]);
+        let shown = bed.run(&["plan", "build", "--show-report"]).success();
+        let mut report: Value = serde_json::from_str(&shown.stdout).unwrap();
+        for client in ["192.0.2.1", "192.0.2.2"] {
+            report["usage"] = json!({"id": "one", "hits": 3, "misses": 1,
+                "seconds-saved": 8.0, "seconds-compiled": 2.0});
+            let from = format!("X-Forwarded-For: {client}");
+            let kind = "Content-Type: application/json";
+            let body = report.to_string();
+            let sent = server.post("/v1/lockfiles", &[&from, kind], body.as_bytes());
+            assert_eq!(sent.json()["usage-counted"], true, "{sent:?}");
+        }
+        let begin = std::time::Instant::now();
+        while server.get("/v1/builds", &[]).json()["builds"] == json!([]) {
+            assert!(begin.elapsed().as_secs() < 60, "nothing is queued");
+            std::thread::sleep(std::time::Duration::from_millis(100));
+        }
+        let told = || {
+            let days = server.get("/v1/coverage", &[]).json()["days"].clone();
+            let days = days.as_array().unwrap().iter();
+            let number = |day: &Value, name: &str| day[name].as_i64().unwrap();
+            let fields = [
+                "hits",
+                "misses",
+                "milliseconds-saved",
+                "wanted",
+                "published",
+            ];
+            days.map(|day| fields.map(|name| number(day, name)))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(told(), [[6, 2, 16_000, 1, 0]]);
+        bed.sql("UPDATE builds SET since = since - 172800");
+        bed.sql("UPDATE days SET day = day - 1");
+        let rest = [[0, 0, 0, 1, 0], [6, 2, 16_000, 1, 0], [0, 0, 0, 1, 0]];
+        assert_eq!(told(), rest);
+        bed.sql("UPDATE builds SET state = 'built', ended = since + 86400");
+        let rest = [[0, 0, 0, 1, 1], [6, 2, 16_000, 1, 1], [0, 0, 0, 1, 0]];
+        assert_eq!(told(), rest);
+        // What is older than all that is shown counts.
+        bed.sql("UPDATE builds SET since = since - 8640000, ended = ended - 8640000");
+        let days = told();
+        assert_eq!(days.len(), 30);
+        assert!(days.iter().all(|day| day[3..] == [1, 1]), "{days:?}");
+        let page = server.get("/", &[]).text();
+        let row = "<td>75.0 %</td><td>80.0 %</td><td>100.0 %</td><td>1</td><td>1</td></tr>";
+        assert!(page.contains(row), "{page}");
     });
 }
 

@@ -10,6 +10,7 @@ mod keeping;
 mod keeping_builds;
 mod many;
 mod operating;
+mod prebuilt;
 mod reporting;
 
 use std::collections::BTreeMap;

@@ -123,6 +123,16 @@ impl Browser {
         self.ask("POST", "/goog/cdp/execute", Some(&command));
     }
 
+    /// Makes the window as large as some screen.
+    #[track_caller]
+    pub(crate) fn is_as_large_as(&self, width: u32, height: u32) {
+        let params = json!({
+            "width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600,
+        });
+        let command = json!({ "cmd": "Emulation.setDeviceMetricsOverride", "params": params });
+        self.ask("POST", "/goog/cdp/execute", Some(&command));
+    }
+
     /// Errors and warnings of pages since the last time, broken policies among them.
     #[track_caller]
     pub(crate) fn complaints(&self) -> Vec<String> {
