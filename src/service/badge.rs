@@ -1,5 +1,5 @@
 //! A badge: a small picture that says how much of what a project wants others
-//! want, too, or is prebuilt. Pure, but for [`share`].
+//! want, too, or is prebuilt. Pure, but for [`wants`] and [`shared`].
 
 use sqlx::Row as _;
 
@@ -7,9 +7,11 @@ use super::access;
 use super::counts;
 use super::database::{Database, Doing as _, Result};
 use super::ids;
-use super::prebuilt::{self, Match};
+use super::prebuilt::{Match, Row};
 use crate::markup::escaped;
 
+/// What is being done, for errors.
+const DOING: &str = "tell what a project shares";
 /// Characters of an owner's or a repository's name.
 const NAME: usize = 64;
 /// Width of a character; `textLength` sees to it that it is that wide.
@@ -69,15 +71,13 @@ pub(super) fn names<'a>(owner: &'a str, file: &'a str) -> Option<(&'a str, &'a s
     (is_name(owner) && is_name(project)).then_some((owner, project))
 }
 
-/// What of the last report of a project, that was sent with the owner's token,
-/// others want or is prebuilt; nothing is told of who reports without one.
-pub(super) async fn share(
+/// What the last report of a project wanted, that was sent with the owner's token;
+/// nothing is told of who reports without one.
+pub(super) async fn wants(
     database: &Database,
     owner: &str,
     project: &str,
-    shows: Shows,
-) -> Result<Option<Share>> {
-    let doing = "tell what a project shares";
+) -> Result<Option<Vec<i64>>> {
     const FIND: &str = "SELECT projects.wants FROM voices \
         JOIN projects ON projects.voice = voices.id \
         WHERE voices.name = $1 AND projects.project = $2";
@@ -86,26 +86,30 @@ pub(super) async fn share(
         .bind(access::token_voice(owner, project))
         .bind(project);
     let row = query.fetch_optional(database.readers());
-    let Some(row) = row.await.doing(doing)? else {
+    let Some(row) = row.await.doing(DOING)? else {
         return Ok(None);
     };
-    let text: String = row.try_get(0).doing(doing)?;
-    let wants = ids::read(&text).unwrap_or_default();
-    let (part, all) = match shows {
-        Shows::Shared => {
-            let voices = counts::of(database, &wants).await?;
-            let shared = voices.values().filter(|voices| **voices > 1);
-            (shared.count(), wants.len())
-        }
-        Shows::Prebuilt => {
-            let packages = prebuilt::packages(database, &wants).await?;
-            let shelf = prebuilt::shelf(database, &packages).await?;
-            let rows = shelf.rows(&packages);
-            let prebuilt = rows.iter().filter(|row| row.found == Match::Tree);
-            (prebuilt.count(), rows.len())
-        }
-    };
-    Ok(Some(Share { part, all }))
+    let text: String = row.try_get(0).doing(DOING)?;
+    Ok(Some(ids::read(&text).unwrap_or_default()))
+}
+
+/// How much of what a project wants somebody else wants, too.
+pub(super) async fn shared(database: &Database, wants: &[i64]) -> Result<Share> {
+    let voices = counts::of(database, wants).await?;
+    let shared = voices.values().filter(|voices| **voices > 1);
+    Ok(Share {
+        part: shared.count(),
+        all: wants.len(),
+    })
+}
+
+/// How many packages are prebuilt for their trees.
+pub(super) fn prebuilt(rows: &[Row]) -> Share {
+    let prebuilt = rows.iter().filter(|row| row.found == Match::Tree);
+    Share {
+        part: prebuilt.count(),
+        all: rows.len(),
+    }
 }
 
 /// The picture.

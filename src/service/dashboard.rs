@@ -16,7 +16,7 @@ use axum::routing::get;
 use serde::Deserialize;
 
 use super::answer::Refusal;
-use super::badge;
+use super::badge::{self, Shows};
 use super::build_pages;
 use super::builds::board;
 use super::coverage;
@@ -25,7 +25,7 @@ use super::intake::{Intake, Kind};
 use super::live;
 use super::lock_pages::{self, Seen};
 use super::pages::{self, Place};
-use super::prebuilt::{self, Package};
+use super::prebuilt::{self, Package, Row, Shelf};
 use super::vouched;
 use super::web::{App, Asked, Shared, asked};
 use crate::console;
@@ -134,8 +134,18 @@ async fn badge(
     show: Asked<Show>,
 ) -> Result<Response<Body>, Refusal> {
     let (owner, project) = badge::names(&owner, &file).ok_or_else(Refusal::absent)?;
-    let shows = badge::Shows::named(asked(show)?.show.as_deref()).ok_or_else(Refusal::absent)?;
-    let share = badge::share(shared.app().database(), owner, project, shows).await?;
+    let shows = Shows::named(asked(show)?.show.as_deref()).ok_or_else(Refusal::absent)?;
+    let app = shared.app();
+    let share = match badge::wants(app.database(), owner, project).await? {
+        None => None,
+        Some(wants) => Some(match shows {
+            Shows::Shared => badge::shared(app.database(), &wants).await?,
+            Shows::Prebuilt => {
+                let packages = prebuilt::packages(app.database(), &wants).await?;
+                badge::prebuilt(&looked_at(&app, packages).await?.2)
+            }
+        }),
+    };
     let text = badge::picture(share, shows);
     let mut response = answer(text, "image/svg+xml", "public, max-age=300");
     if share.is_none() {
@@ -284,12 +294,7 @@ async fn upload(State(shared): State<Shared>, request: Request<Body>) -> Shown {
         let hashes: Vec<&str> = read.wants.iter().map(|want| &*want.hash).collect();
         let known = demand::known(app.database(), &hashes).await?;
         let packages: Vec<Package> = read.wants.iter().map(Package::from).collect();
-        let shelf = prebuilt::shelf(app.database(), &packages).await?;
-        let (shelf, packages) = (Arc::new(shelf), Arc::new(packages));
-        let (of, all) = (Arc::clone(&shelf), Arc::clone(&packages));
-        let rows = app.look(move || of.rows(&all)).await;
-        let too_many = || Refusal::busy("too many lock files are looked at").again(5);
-        let rows = rows.ok_or_else(too_many)?;
+        let (shelf, packages, rows) = looked_at(&app, packages).await?;
         let is_cut = shelf.is_cut;
         let gain = app.look(move || shelf.gain(&packages)).await.flatten();
         let body = lock_pages::looked_at(&Seen {
@@ -302,6 +307,19 @@ async fn upload(State(shared): State<Shared>, request: Request<Body>) -> Shown {
         Ok(Page::new("Your lock file", Place::Upload, body))
     };
     Shown(shown.await)
+}
+
+/// What is published of some packages, the packages, and what of each is prebuilt.
+async fn looked_at(
+    app: &App,
+    packages: Vec<Package>,
+) -> Result<(Arc<Shelf>, Arc<Vec<Package>>, Vec<Row>), Refusal> {
+    let shelf = prebuilt::shelf(app.database(), &packages).await?;
+    let (shelf, packages) = (Arc::new(shelf), Arc::new(packages));
+    let (of, all) = (Arc::clone(&shelf), Arc::clone(&packages));
+    let rows = app.look(move || of.rows(&all)).await;
+    let too_many = || Refusal::busy("too many lock files are looked at").again(5);
+    Ok((shelf, packages, rows.ok_or_else(too_many)?))
 }
 
 /// The file of the form (RFC 7578).

@@ -56,7 +56,7 @@ pub(super) struct Vouched {
     pub(super) signers: Option<Vec<Signer>>,
     /// Whether it has the content that the service has noted.
     pub(super) is_noted: bool,
-    /// SHA-256 of the image that made it.
+    /// The image that made it, by its digest.
     pub(super) image: Option<String>,
     /// How it came about, if that is said.
     pub(super) made: Option<Run>,
@@ -139,7 +139,7 @@ fn vouched(
         signers: entry.map(|entry| signers(entry, all, key)),
         is_noted: content.is_none_or(|content| content == one.content),
         image: entry.and_then(|entry| match entry.output.builder {
-            Maker::Image(image) => Some(image.to_string()),
+            Maker::Image(image) => Some(format!("sha256:{image}")),
             Maker::Local => None,
         }),
         made: entry.and_then(made),

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::building::{Wanted, beds, public, until, want, wanted, worker};
 use super::{Bed, lock};
 use crate::support::browser::Browser;
-use crate::support::{BUILDER, Response, Serving};
+use crate::support::{BUILDER, Mood, Response, Server, Serving};
 
 /// A service that has published `fnv` 1.0.7, which takes four seconds.
 fn built(bed: &Bed) -> (Serving, &'static Wanted) {
@@ -62,7 +62,7 @@ fn a_page_says_who_signed_what_is_published_and_how_it_was_made() {
             &[
                 key,
                 "<dd>service-1 (this service&#39;s key; it verifies)</dd>",
-                &format!("<dt>Image</dt><dd>{}</dd>", image.unwrap()),
+                &format!("<dt>Image</dt><dd>sha256:{}</dd>", image.unwrap()),
                 "<dt>Began</dt><dd>20",
                 "<dt>Ended</dt><dd>20",
                 "<dt>Operated by</dt><dd>https://",
@@ -76,6 +76,36 @@ fn a_page_says_who_signed_what_is_published_and_how_it_was_made() {
         let broken = server.get(&path, &[]);
         assert_eq!(broken.status, 200, "{broken:?}");
         assert_says(&broken, &["Who vouches for these outputs"]);
+    }
+}
+
+/// A page waits only so long for the place where outputs are published.
+#[test]
+fn a_page_comes_without_signatures_where_they_cannot_be_read() {
+    let Some(bed) = beds().into_iter().next() else {
+        return;
+    };
+    let (server, wanted) = built(&bed);
+    drop(server);
+    let path = format!("/wants/{}", wanted.recipe);
+    for (mood, said) in [
+        (Mood::Good, "it verifies"),
+        (Mood::Silent, "What is published cannot be read now."),
+        (Mood::Page, "What is published cannot be read now."),
+    ] {
+        let place = Server::moody(&public(&bed), move |_, _| mood);
+        let server = bed.builds(&["--publish", &place.url()]);
+        // More than are looked at together.
+        std::thread::scope(|scope| {
+            for _ in 0..6 {
+                scope.spawn(|| {
+                    let page = server.get(&path, &[]);
+                    assert_eq!(page.status, 200, "{page:?}");
+                    assert_says(&page, &[said]);
+                });
+            }
+        });
+        assert_eq!(server.get("/healthz", &[]).status, 200);
     }
 }
 
