@@ -64,7 +64,8 @@ pub(super) struct ServiceArguments {
     /// How long requests may still take after SIGINT or SIGTERM.
     #[arg(long, value_name = "AGE", default_value = "30s")]
     grace: String,
-    /// How many must want a recipe before it is built.
+    /// How many must want a recipe before it is built. Of what follows such a one, a
+    /// new release or a new rustc, one report is enough.
     #[arg(long, value_name = "N", default_value = "3")]
     threshold: std::num::NonZeroU32,
     /// The key that signs what workers build: a name, or a file; without one,
@@ -120,7 +121,7 @@ enum TokenCommand {
     Add {
         /// A name: letters, digits, `-`, `_` and `.`.
         name: String,
-        /// What it is for: `report`, `work` (what is built counts when another worker has built the same), `work-trusted` (what is built is believed); nothing asks for `admin` yet. May be repeated.
+        /// What it is for: `report`, `work` (what is built counts when another worker has built the same), `work-trusted` (what is built is believed), `admin` (trying builds again, cancelling them, naming toolchains). May be repeated.
         #[arg(long = "scope", required = true)]
         scopes: Vec<Scope>,
         /// For how long it counts.

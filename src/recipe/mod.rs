@@ -9,10 +9,12 @@
 //! |---|---|
 //! | [`package`] | a package instance as one file; pure |
 //! | `text` | TOML in one spelling; pure |
+//! | [`retarget`] | recipes for another toolchain; pure |
 //! | [`repository`] | a folder of such files: read, written, checked |
 
 pub mod package;
 pub mod repository;
+pub mod retarget;
 pub(crate) mod text;
 
 use std::collections::BTreeMap;

@@ -18,6 +18,9 @@ use crate::serve::rate::client;
 /// What tokens begin with, so that one that leaked is found.
 const PREFIX: &str = "qbs_";
 
+/// Whoever has a command line on the machine of the database.
+const OPERATOR: &str = "command line";
+
 /// What a token is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Scope {
@@ -27,7 +30,7 @@ pub enum Scope {
     Work,
     /// To lease builds, whose outputs are believed.
     WorkTrusted,
-    /// To look after the service.
+    /// To try builds again or cancel them, to name toolchains, and to read what was done.
     Admin,
 }
 
@@ -119,7 +122,7 @@ pub async fn add_token(
     let query = sqlx::query(ADD).bind(name).bind(hash(&token));
     let query = query.bind(names.join(" ")).bind(now).bind(until);
     query.execute(&mut *transaction).await.doing(doing)?;
-    note(&mut transaction, "add token", name).await?;
+    note(&mut transaction, OPERATOR, "add token", name).await?;
     transaction.commit().await.doing(doing)?;
     Ok(token)
 }
@@ -130,26 +133,57 @@ pub async fn revoke_token(database: &Database, name: &str) -> Result<bool> {
     let mut transaction = database.begin().await?;
     let query = sqlx::query("DELETE FROM tokens WHERE name = $1").bind(name);
     let done = query.execute(&mut *transaction).await.doing(doing)?;
-    note(&mut transaction, "revoke token", name).await?;
+    note(&mut transaction, OPERATOR, "revoke token", name).await?;
     transaction.commit().await.doing(doing)?;
     Ok(done.rows_affected() > 0)
 }
 
-/// Notes what an operator of this machine does.
-async fn note(
+/// Notes who does what, in the transaction that does it.
+pub(super) async fn note(
     transaction: &mut sqlx::Transaction<'static, sqlx::Any>,
+    actor: &str,
     action: &str,
     subject: &str,
 ) -> Result<()> {
     const ADD: &str = "INSERT INTO actions (id, at, actor, action, subject) \
-        SELECT COALESCE(MAX(id), 0) + 1, $1, 'command line', $2, $3 FROM actions";
-    let query = sqlx::query(ADD).bind(fs::now().seconds());
+        SELECT COALESCE(MAX(id), 0) + 1, $1, $2, $3, $4 FROM actions";
+    let query = sqlx::query(ADD).bind(fs::now().seconds()).bind(actor);
     let query = query.bind(action).bind(subject);
     query
         .execute(&mut **transaction)
         .await
         .doing("note an action")?;
     Ok(())
+}
+
+/// Something that somebody changed.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub(super) struct Action {
+    /// Seconds since 1970.
+    at: i64,
+    /// `command line`, or `token` and its name.
+    actor: String,
+    /// What they did.
+    action: String,
+    /// To what.
+    subject: String,
+}
+
+/// What was changed, the last first.
+pub(super) async fn actions(database: &Database, limit: u32) -> Result<Vec<Action>> {
+    let doing = "list actions";
+    const FIND: &str = "SELECT at, actor, action, subject FROM actions ORDER BY id DESC LIMIT $1";
+    let query = sqlx::query(FIND).bind(i64::from(limit));
+    let rows = query.fetch_all(database.readers()).await.doing(doing)?;
+    let actions = rows.iter().map(|row| {
+        Ok(Action {
+            at: row.try_get(0).doing(doing)?,
+            actor: row.try_get(1).doing(doing)?,
+            action: row.try_get(2).doing(doing)?,
+            subject: row.try_get(3).doing(doing)?,
+        })
+    });
+    actions.collect()
 }
 
 /// All tokens, by name.

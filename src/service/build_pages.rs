@@ -37,7 +37,10 @@ pub(super) fn builds(lists: &Lists) -> Html {
         ("With a worker", &lists.leased),
         ("Waiting, the most urgent first", &lists.queued),
         ("Published last", &lists.built),
-        ("Resting, since they failed too often", &lists.resting),
+        (
+            "Resting: failed too often, made differently, or cancelled",
+            &lists.resting,
+        ),
     ] {
         html.heading(heading);
         if found.is_empty() {

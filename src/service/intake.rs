@@ -308,6 +308,13 @@ fn sizes(needs: &[&[usize]]) -> Vec<usize> {
     sizes
 }
 
+/// Recipes as wants, each after what it needs.
+pub(super) fn wanted_recipes(texts: &[String]) -> Result<Vec<Want>, IntakeError> {
+    let mut wants = Vec::new();
+    add_recipes(&mut wants, texts)?;
+    Ok(wants)
+}
+
 /// Adds recipes, each after what it needs.
 fn add_recipes(wants: &mut Vec<Want>, texts: &[String]) -> Result<(), IntakeError> {
     if texts.len() > RECIPES {

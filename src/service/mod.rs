@@ -24,7 +24,7 @@
 //! | `prebuilt` | what of a project is published, and what alignment would give |
 //! | `vouched` | who has signed what is published, and how it was made |
 //! | `dashboard`, `pages`, `build_pages`, `lock_pages`, `badge`, `live` | pages and pictures for people |
-//! | `work` | what workers ask |
+//! | `work`, `admin` | what workers ask, and administrators |
 //! | `web`, `body`, `answer`, `journal` | requests, answers, logs and metrics |
 //!
 //! Invariants:
@@ -35,6 +35,7 @@
 //! * Nothing is kept that says who a stranger is.
 
 pub mod access;
+mod admin;
 mod answer;
 mod badge;
 mod body;
@@ -64,7 +65,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::console;
 use crate::fs::{self, FsError};
@@ -80,6 +81,8 @@ pub use schema::VERSION;
 
 /// How often SQLite's log is taken to the file.
 const CHECKPOINT: Duration = Duration::from_secs(1);
+/// How often is removed what nobody needs any more.
+const CLEANING: Duration = Duration::from_secs(3_600);
 
 /// What the service is started with.
 #[derive(Debug, Clone)]
@@ -261,8 +264,16 @@ async fn serve(options: &Options, started: impl FnOnce(SocketAddr)) -> Result<()
 /// look finds the same.
 async fn trigger(builds: Builds) {
     let mut is_failing = false;
+    let mut cleaned: Option<Instant> = None;
     loop {
-        let done = builds.trigger().await;
+        let done = async {
+            if cleaned.is_none_or(|at| at.elapsed() >= CLEANING) {
+                builds.clean().await?;
+                cleaned = Some(Instant::now());
+            }
+            builds.trigger().await
+        };
+        let done = done.await;
         if let Err(error) = &done
             && !is_failing
         {

@@ -223,6 +223,41 @@ impl Queue {
         }
     }
 
+    /// Removes tasks that were done so many seconds ago, and what is left of the
+    /// leases that had them; gives the number of tasks. apalis's own way does that
+    /// on SQLite alone, whatever their age, and then rewrites the whole database.
+    pub(super) async fn clean(&self, age: Duration) -> Result<u64> {
+        let seconds = i64::try_from(age.as_secs()).unwrap_or(i64::MAX);
+        match self {
+            Self::Sqlite(pool) => {
+                const TASKS: &str = "DELETE FROM Jobs WHERE status = 'Done' \
+                    AND done_at <= strftime('%s', 'now') - $1";
+                const LEASES: &str = "DELETE FROM Workers \
+                    WHERE last_seen <= strftime('%s', 'now') - $1 \
+                    AND NOT EXISTS (SELECT 1 FROM Jobs WHERE Jobs.lock_by = Workers.id)";
+                let tasks = sqlx::query(TASKS).bind(seconds).execute(pool);
+                let tasks = tasks.await.doing(DOING)?.rows_affected();
+                let leases = sqlx::query(LEASES).bind(seconds).execute(pool);
+                leases.await.doing(DOING)?;
+                Ok(tasks)
+            }
+            Self::Postgres(pool) => {
+                const TASKS: &str = "DELETE FROM apalis.jobs WHERE status = 'Done' \
+                    AND done_at <= now() - make_interval(secs => $1)";
+                const LEASES: &str = "DELETE FROM apalis.workers \
+                    WHERE last_seen <= now() - make_interval(secs => $1) \
+                    AND NOT EXISTS (SELECT 1 FROM apalis.jobs \
+                    WHERE apalis.jobs.lock_by = apalis.workers.id)";
+                let seconds = seconds as f64;
+                let tasks = sqlx::query(TASKS).bind(seconds).execute(pool);
+                let tasks = tasks.await.doing(DOING)?.rows_affected();
+                let leases = sqlx::query(LEASES).bind(seconds).execute(pool);
+                leases.await.doing(DOING)?;
+                Ok(tasks)
+            }
+        }
+    }
+
     /// Ends all connections, in order.
     pub(super) async fn close(&self) {
         match self {

@@ -4,7 +4,7 @@
 pub const VERSION: i64 = STEPS.len() as i64;
 
 /// Statements end with a semicolon and a new line.
-pub(super) const STEPS: &[&str] = &[COUNTING, BUILDING];
+pub(super) const STEPS: &[&str] = &[COUNTING, BUILDING, FOLLOWING];
 
 /// What is wanted, by how many.
 ///
@@ -174,5 +174,44 @@ CREATE TABLE worker_names (
     since BIGINT NOT NULL,
     seen BIGINT NOT NULL,
     PRIMARY KEY (token, name)
+);
+";
+
+/// What is built before enough ask for it.
+///
+/// * `builds`: `own` is 1 where enough wanted it or what covers it themselves, and
+///   `wanted` is the second when that was, or when it was for what it follows;
+///   `disputed` is 1 once workers have made different things of it.
+/// * `lines`: recipes that were looked at, and what all versions of one have in
+///   common; empty where nothing can follow it.
+/// * `heirs`: a want that has the demand of another one; `builder` is empty if it
+///   was reported, and names the toolchain that it was rewritten for otherwise. What
+///   cannot be rewritten is its own heir.
+/// * `toolchains`: those that have made something, or that an administrator named;
+///   `fields` are those of profiles, as their Cargo has them, and `previous` is the
+///   builder whose recipes are rewritten.
+const FOLLOWING: &str = "
+ALTER TABLE builds ADD COLUMN own BIGINT NOT NULL DEFAULT 1;
+ALTER TABLE builds ADD COLUMN wanted BIGINT NOT NULL DEFAULT 0;
+ALTER TABLE builds ADD COLUMN disputed BIGINT NOT NULL DEFAULT 0;
+UPDATE builds SET wanted = since;
+CREATE TABLE lines (want BIGINT PRIMARY KEY, line TEXT NOT NULL);
+CREATE INDEX lines_by_line ON lines (line, want);
+CREATE TABLE heirs (
+    want BIGINT NOT NULL,
+    ancestor BIGINT NOT NULL,
+    builder TEXT NOT NULL,
+    since BIGINT NOT NULL,
+    PRIMARY KEY (want, ancestor)
+);
+CREATE INDEX heirs_by_ancestor ON heirs (ancestor, builder, since);
+CREATE TABLE toolchains (
+    builder TEXT PRIMARY KEY,
+    rustc TEXT NOT NULL,
+    cargo TEXT NOT NULL,
+    layout TEXT NOT NULL,
+    fields TEXT NOT NULL,
+    previous TEXT NOT NULL,
+    since BIGINT NOT NULL
 );
 ";

@@ -29,7 +29,7 @@ use super::database::Database;
 use super::intake::{Intake, IntakeError, Kind};
 use super::journal::{self, Journal, family, sample};
 use super::{Limits, Options, Publishing};
-use super::{coverage, dashboard, demand, work};
+use super::{admin, coverage, dashboard, demand, work};
 use crate::serve::connections::{Application, Incoming};
 use crate::serve::rate::Rates;
 
@@ -217,6 +217,7 @@ fn router(app: &Arc<App>) -> Router {
         .route("/v1/coverage", get(covered))
         .route("/v1/openapi.json", get(described))
         .merge(work::routes())
+        .merge(admin::routes())
         .merge(dashboard::routes())
         .fallback(async || Refusal::absent().into_response())
         .method_not_allowed_fallback(async || {

@@ -53,7 +53,8 @@ async fn worker(app: &App, headers: &HeaderMap) -> Result<Holder, Refusal> {
     Err(Refusal::new(StatusCode::FORBIDDEN, text))
 }
 
-async fn read<T: DeserializeOwned>(app: &App, body: Body) -> Result<T, Refusal> {
+/// JSON of a body, within its bounds.
+pub(super) async fn read<T: DeserializeOwned>(app: &App, body: Body) -> Result<T, Refusal> {
     let held = app.receive(body).await?;
     serde_json::from_slice(&held.bytes)
         .map_err(|error| Refusal::new(StatusCode::BAD_REQUEST, error))
@@ -146,6 +147,9 @@ async fn outputs(
     })?;
     let verdict = accepted.map_err(|error| refusal(&app, error))?;
     app.journal.count("accepted");
+    if !verdict.conflicts.is_empty() {
+        app.journal.count("conflicts");
+    }
     Ok(answer::json(&verdict))
 }
 

@@ -3,7 +3,8 @@
 //! Of a worker that is believed, all is published that is not there with another
 //! content. Of others, an output is published once two of them have made the
 //! same; until then only its hash is kept, since whoever confirms it brings the
-//! bytes. Nothing of this needs what one server alone has.
+//! bytes. Where two have made different things, the build rests until somebody
+//! else asks for work. Nothing of this needs what one server alone has.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -13,8 +14,8 @@ use sqlx::{Any, Transaction};
 
 use super::lease::{Leased, end, free, holds};
 use super::verify::{Verified, VerifyError, Wanted};
-use super::{Builds, DOING, State, closure, recipe_texts, text};
-use crate::console::{Unseen, chain};
+use super::{Builds, DOING, State, closure, number, recipe_texts, text};
+use crate::console::{self, Unseen, chain};
 use crate::digest::OutputId;
 use crate::fs;
 use crate::output::Output;
@@ -107,15 +108,14 @@ impl Builds {
             .map(|output| (output.store_name(), output.content_hash().to_string()))
             .collect();
         let there = published(&self.database, &contents).await?;
-        let agreed = match leased.is_trusted {
-            true => BTreeSet::new(),
-            false => self.vote(leased, &contents).await?,
-        };
         let mut judged = Judged {
             all: outputs.to_vec(),
-            agreed,
             ..Judged::default()
         };
+        if !leased.is_trusted {
+            (judged.agreed, judged.disputes) = self.vote(leased, &contents).await?;
+            judged.disputes.retain(|name| !there.contains_key(name));
+        }
         let mut accepted: BTreeSet<OutputId> = BTreeSet::new();
         for output in outputs {
             let name = output.store_name();
@@ -140,12 +140,12 @@ impl Builds {
     }
 
     /// Notes what a worker has made, and tells of what another one has made the
-    /// same.
+    /// same, and of what others have only made differently.
     async fn vote(
         &self,
         leased: &Leased,
         contents: &BTreeMap<String, String>,
-    ) -> Result<BTreeSet<String>> {
+    ) -> Result<(BTreeSet<String>, BTreeSet<String>)> {
         let mut transaction = self.database.begin().await?;
         let rows: Rows = contents.iter().collect();
         let rows = rows.finish();
@@ -155,14 +155,24 @@ impl Builds {
         let vote = sqlx::query(self.database.sql(VOTE)).bind(&rows);
         let vote = vote.bind(&leased.token);
         vote.execute(&mut *transaction).await.doing(DOING)?;
-        const AGREED: &str = "SELECT DISTINCT votes.output FROM {each} \
-            JOIN votes ON votes.output = (each.value ->> 0) \
-            AND votes.content = (each.value ->> 1) AND votes.token <> $2";
-        let agreed = sqlx::query(self.database.sql(AGREED)).bind(&rows);
-        let agreed = agreed.bind(&leased.token);
-        let agreed = agreed.fetch_all(&mut *transaction).await.doing(DOING)?;
+        const OTHERS: &str = "SELECT votes.output, \
+            CAST(MAX(CASE WHEN votes.content = (each.value ->> 1) THEN 1 ELSE 0 END) AS BIGINT) \
+            FROM {each} JOIN votes ON votes.output = (each.value ->> 0) AND votes.token <> $2 \
+            GROUP BY votes.output";
+        let others = sqlx::query(self.database.sql(OTHERS)).bind(rows);
+        let others = others.bind(&leased.token);
+        let others = others.fetch_all(&mut *transaction).await.doing(DOING)?;
         transaction.commit().await.doing(DOING)?;
-        agreed.iter().map(|row| text(row, 0)).collect()
+        let (mut agreed, mut disputed) = (BTreeSet::new(), BTreeSet::new());
+        for row in &others {
+            let set = if number(row, 1)? == 1 {
+                &mut agreed
+            } else {
+                &mut disputed
+            };
+            set.insert(text(row, 0)?);
+        }
+        Ok((agreed, disputed))
     }
 
     /// Signs and publishes.
@@ -223,20 +233,36 @@ impl Builds {
         self.note_outputs(&mut transaction, leased, &judged, &accepted)
             .await?;
         let is_built = self.settle(&mut transaction, leased).await?;
-        let conflicts: Vec<String> = conflicts.into_iter().cloned().collect();
+        let mut conflicts: Vec<String> = conflicts.into_iter().cloned().collect();
+        let conflict = conflicts
+            .first()
+            .map(|name| format!("`{name}` is published with another content, which stays"));
+        let dispute = judged.disputes.first().map(|name| {
+            format!("others have made something else of `{name}`; another worker has to settle it")
+        });
         let now = fs::now().seconds();
         if is_built {
-            end(&mut transaction, &leased.lease, "built", "", "", now).await?;
-        } else if conflicts.is_empty() {
-            let reason = format!("{} outputs need a second opinion", judged.waiting);
-            self.wait(&mut transaction, leased, &reason).await?;
+            let reason = conflict.as_deref().unwrap_or_default();
+            end(&mut transaction, &leased.lease, "built", reason, "", now).await?;
+            self.prove(&mut transaction, leased.want).await?;
+        } else if let Some(reason) = &conflict {
+            self.wait(&mut transaction, leased, reason).await?;
+        } else if let Some(reason) = &dispute {
+            self.dispute(&mut transaction, leased, reason).await?;
         } else {
-            let reason = format!("`{}` is published with another content", conflicts[0]);
+            let reason = format!("{} outputs need a second opinion", judged.waiting);
             self.wait(&mut transaction, leased, &reason).await?;
         }
         transaction.commit().await.doing(DOING)?;
+        let (build, token) = (leased.build, &leased.token);
+        for said in conflict.iter().chain(&dispute) {
+            console::line(&format!(
+                "warning: CONFLICT: build {build}, made by `{token}`: {said}"
+            ));
+        }
         self.queue.finish(&leased.lease, &leased.task).await?;
         self.push().await?;
+        conflicts.extend(judged.disputes);
         Ok(Verdict {
             accepted: accepted.len(),
             waiting: judged.waiting,
@@ -324,7 +350,10 @@ struct Judged {
     accepted: Vec<String>,
     /// Store names of what two have made.
     agreed: BTreeSet<String>,
+    /// Store names of what others have made differently.
+    disputes: BTreeSet<String>,
     waiting: usize,
+    /// Store names of what is published with another content.
     conflicts: Vec<String>,
 }
 

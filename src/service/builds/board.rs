@@ -53,7 +53,7 @@ pub struct Try {
     pub seen: i64,
     /// 0 while it goes on.
     pub ended: i64,
-    /// `built`, `waits`, `failed`, `returned` or `lost`; empty while it goes on.
+    /// `built`, `waits`, `failed`, `returned`, `lost` or `cancelled`; empty while it goes on.
     pub outcome: String,
     /// Why.
     pub reason: String,

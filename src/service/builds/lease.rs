@@ -13,7 +13,7 @@ use crate::service::database::{Doing as _, Result};
 const LOOKS: usize = 8;
 /// Seconds after which somebody else is asked for a second opinion again.
 const ASIDE: i64 = 15;
-/// Builds that workers who are not believed alone may make before one rests.
+/// Opinions of workers who are not believed alone, before a build rests for a week.
 const OPINIONS: i64 = 4;
 
 /// A lease that counts.
@@ -48,6 +48,7 @@ impl Builds {
             return Ok(None);
         }
         for builder in &ask.builders {
+            self.reopen(builder, holder).await?;
             for _ in 0..LOOKS {
                 if !self.has_work(builder).await? {
                     break;
@@ -68,6 +69,32 @@ impl Builds {
             }
         }
         Ok(None)
+    }
+
+    /// Queues what others have made differently, for somebody who has not made it.
+    async fn reopen(&self, builder: &str, holder: &Holder) -> Result<()> {
+        const FIND: &str = "SELECT id FROM builds WHERE builder = $1 \
+            AND state = 'resting' AND disputed = 1 AND ($2 = 1 OR (\
+            NOT EXISTS (SELECT 1 FROM tries WHERE tries.build = builds.id \
+            AND tries.token = $3 AND tries.outcome = 'waits') \
+            AND (SELECT COUNT(*) FROM tries WHERE tries.build = builds.id \
+            AND tries.outcome = 'waits') < $4)) LIMIT 16";
+        let find = sqlx::query(FIND).bind(builder);
+        let find = find.bind(i64::from(holder.may(Scope::WorkTrusted)));
+        let find = find.bind(&holder.name).bind(OPINIONS);
+        let rows = find.fetch_all(self.database.readers()).await.doing(DOING)?;
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let mut transaction = self.database.begin().await?;
+        for row in &rows {
+            const OPEN: &str = "UPDATE builds SET state = 'queued', round = round + 1, after = 0 \
+                WHERE id = $1 AND state = 'resting' AND disputed = 1";
+            let open = sqlx::query(OPEN).bind(number(row, 0)?);
+            open.execute(&mut *transaction).await.doing(DOING)?;
+        }
+        transaction.commit().await.doing(DOING)?;
+        self.push().await
     }
 
     /// Whether a worker might get something: a look at the queue leaves a trace
@@ -100,8 +127,8 @@ impl Builds {
     ) -> Result<Option<Job>> {
         let now = fs::now().seconds();
         let mut transaction = self.database.begin().await?;
-        const FIND: &str = "SELECT want, name, version, builder, lease FROM builds \
-            WHERE id = $1 AND round = $2 AND state IN ('queued', 'leased')";
+        const FIND: &str = "SELECT want, name, version, builder, lease, disputed, reason \
+            FROM builds WHERE id = $1 AND round = $2 AND state IN ('queued', 'leased')";
         let find = sqlx::query(FIND).bind(what.build).bind(what.round);
         let row = find.fetch_optional(&mut *transaction).await.doing(DOING)?;
         let Some(row) = row else {
@@ -110,8 +137,13 @@ impl Builds {
         if !holder.may(Scope::WorkTrusted)
             && self.has_voted(&mut transaction, what.build, holder).await?
         {
-            // Another one has to do it.
-            requeue(&mut transaction, what.build, State::Queued, now + ASIDE, "").await?;
+            // Another one has to do it, whom a dispute waits for.
+            let (state, after) = match number(&row, 5)? {
+                0 => (State::Queued, now + ASIDE),
+                _ => (State::Resting, now + MEMORY),
+            };
+            let reason = text(&row, 6)?;
+            requeue(&mut transaction, what.build, state, after, &reason).await?;
             transaction.commit().await.doing(DOING)?;
             return Ok(None);
         }
@@ -293,19 +325,29 @@ impl Builds {
             "SELECT COUNT(*) FROM tries WHERE build = $1 AND outcome = 'waits' AND ended > $2";
         let count = sqlx::query(COUNT).bind(leased.build).bind(now - MEMORY);
         let count = count.fetch_one(&mut **transaction).await.doing(DOING)?;
-        if number(&count, 0)? >= OPINIONS {
-            let reason = "workers do not make the same of it";
-            requeue(
-                transaction,
-                leased.build,
-                State::Resting,
-                now + MEMORY,
-                reason,
-            )
-            .await?;
-            return free(transaction, leased.build).await;
+        if number(&count, 0)? < OPINIONS {
+            return requeue(transaction, leased.build, State::Queued, 0, reason).await;
         }
-        requeue(transaction, leased.build, State::Queued, 0, reason).await
+        let (build, after) = (leased.build, now + MEMORY);
+        requeue(transaction, build, State::Resting, after, reason).await?;
+        free(transaction, build).await
+    }
+
+    /// Workers have made different things: it rests until somebody else asks for
+    /// work, or a week is over.
+    pub(super) async fn dispute(
+        &self,
+        transaction: &mut Transaction<'static, Any>,
+        leased: &Leased,
+        reason: &str,
+    ) -> Result<()> {
+        let (build, now) = (leased.build, fs::now().seconds());
+        end(transaction, &leased.lease, "waits", reason, "", now).await?;
+        requeue(transaction, build, State::Resting, now + MEMORY, reason).await?;
+        let note = sqlx::query("UPDATE builds SET disputed = 1 WHERE id = $1");
+        let note = note.bind(build).execute(&mut **transaction);
+        note.await.doing(DOING)?;
+        free(transaction, build).await
     }
 }
 
@@ -338,7 +380,7 @@ pub(super) async fn end(
 }
 
 /// Another round for a build.
-async fn requeue(
+pub(super) async fn requeue(
     transaction: &mut Transaction<'static, Any>,
     build: i64,
     state: State,

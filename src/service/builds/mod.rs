@@ -11,7 +11,10 @@
 //! | module | job |
 //! |---|---|
 //! | `trigger` | which recipes become builds, and which build makes them |
+//! | `heirs` | new recipes that follow a wanted one, and its demand |
+//! | `toolchains` | wanted recipes, rewritten for the next toolchain |
 //! | `lease` | who builds what, and what came of it |
+//! | `administer` | what an administrator does with a build |
 //! | `accept` | outputs that a worker sends |
 //! | `verify` | what an output must be before anybody believes it |
 //! | [`board`] | what there is, asked |
@@ -25,8 +28,11 @@
 //! * What a stranger reported is only ever compiled in a worker's container.
 
 pub(super) mod accept;
+pub(super) mod administer;
 pub mod board;
+mod heirs;
 pub(super) mod lease;
+pub(super) mod toolchains;
 pub(super) mod trigger;
 mod verify;
 
@@ -38,7 +44,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::any::AnyRow;
-use sqlx::{Any, Row as _, Transaction};
+use sqlx::{AnyConnection, Row as _};
 
 use super::database::{Database, Doing as _, Result, Rows};
 use super::ids;
@@ -55,6 +61,8 @@ const DOING: &str = "look after builds";
 const FAILURES: i64 = 5;
 /// Seconds that a failure is remembered: seven days.
 const MEMORY: i64 = 7 * 86_400;
+/// How long a task that was done stays in the queue's table, for whoever looks.
+const KEPT: Duration = Duration::from_secs(86_400);
 
 /// When something is built, and by whom.
 #[derive(Debug, Clone)]
@@ -139,6 +147,12 @@ impl Builds {
         &self.rules
     }
 
+    /// Removes tasks that were done long ago.
+    pub(super) async fn clean(&self) -> Result<()> {
+        let _ = self.queue.clean(KEPT).await?;
+        Ok(())
+    }
+
     /// Ends the queue's connections.
     pub(super) async fn close(&self) {
         self.queue.close().await;
@@ -194,7 +208,7 @@ struct Wanted {
 /// A want with all that it needs, each after what it needs.
 async fn closure(
     database: &Database,
-    transaction: &mut Transaction<'static, Any>,
+    connection: &mut AnyConnection,
     root: i64,
 ) -> Result<Vec<Wanted>> {
     const FIND: &str = "SELECT wants.id, wants.hash, wants.name, wants.version, wants.needs \
@@ -204,7 +218,7 @@ async fn closure(
     while !open.is_empty() {
         let asked: Rows = open.drain(..).map(|id| [id]).collect();
         let query = sqlx::query(database.sql(FIND)).bind(asked.finish());
-        let rows = query.fetch_all(&mut **transaction).await.doing(DOING)?;
+        let rows = query.fetch_all(&mut *connection).await.doing(DOING)?;
         for row in &rows {
             let wanted = Wanted {
                 id: number(row, 0)?,
@@ -234,14 +248,14 @@ async fn closure(
 /// The texts of recipes, by their want.
 async fn recipe_texts(
     database: &Database,
-    transaction: &mut Transaction<'static, Any>,
+    connection: &mut AnyConnection,
     wants: &[Wanted],
 ) -> Result<BTreeMap<i64, String>> {
     const FIND: &str = "SELECT recipe_files.want, recipe_files.text FROM {each} \
         JOIN recipe_files ON recipe_files.want = CAST(each.value ->> 0 AS BIGINT)";
     let asked: Rows = wants.iter().map(|wanted| [wanted.id]).collect();
     let query = sqlx::query(database.sql(FIND)).bind(asked.finish());
-    let rows = query.fetch_all(&mut **transaction).await.doing(DOING)?;
+    let rows = query.fetch_all(&mut *connection).await.doing(DOING)?;
     rows.iter()
         .map(|row| Ok((number(row, 0)?, text(row, 1)?)))
         .collect()

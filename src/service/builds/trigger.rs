@@ -17,6 +17,16 @@ use crate::service::database::{Doing as _, Result, Rows};
 use crate::service::intake::Kind;
 use crate::service::queue::Try;
 
+/// What there is of demand for something that others follow.
+struct Demand {
+    /// For people.
+    name: String,
+    /// Milliseconds that it would save, about.
+    priority: i64,
+    /// The second when enough wanted it.
+    since: i64,
+}
+
 /// Recipes that are looked at in one go.
 const AT_ONCE: i64 = 256;
 /// Milliseconds that a package takes of which nothing is known.
@@ -28,6 +38,8 @@ impl Builds {
     /// Looks for what is to be built now, queues it, and takes back what dead
     /// workers had. Gives the number of new builds.
     pub(in crate::service) async fn trigger(&self) -> Result<usize> {
+        self.look().await?;
+        self.retarget().await?;
         let added = self.add().await?;
         self.wake().await?;
         self.push().await?;
@@ -37,15 +49,17 @@ impl Builds {
         Ok(added)
     }
 
-    /// Makes builds of recipes that enough want.
+    /// Makes builds of recipes that enough want, or that follow such a one.
     async fn add(&self) -> Result<usize> {
         let threshold = i64::from(self.rules.threshold);
         let enough = counts::at_least(&self.database, Kind::Recipe, threshold).await?;
         let enough: Rows = enough.iter().map(|want| [want]).collect();
-        const FIND: &str = "SELECT wants.id FROM {each} \
-            JOIN wants ON wants.id = CAST(each.value ->> 0 AS BIGINT) \
-            LEFT JOIN builds ON builds.want = wants.id WHERE builds.want IS NULL \
-            ORDER BY wants.packages DESC, wants.id LIMIT $2";
+        const FIND: &str = "SELECT asked.want, asked.ancestor FROM (\
+            SELECT CAST(each.value ->> 0 AS BIGINT) AS want, 0 AS ancestor FROM {each} \
+            UNION ALL SELECT heirs.want, heirs.ancestor FROM heirs) AS asked \
+            JOIN wants ON wants.id = asked.want \
+            LEFT JOIN builds ON builds.want = asked.want WHERE builds.want IS NULL \
+            ORDER BY wants.packages DESC, wants.id, asked.ancestor LIMIT $2";
         let find = sqlx::query(self.database.sql(FIND));
         let find = find.bind(enough.finish()).bind(AT_ONCE);
         // Most of the time there is nothing, and nobody is kept waiting.
@@ -56,8 +70,10 @@ impl Builds {
         let mut transaction = self.database.begin().await?;
         let mut added = 0;
         for row in &rows {
-            let root = number(row, 0)?;
-            added += usize::from(self.add_one(&mut transaction, root).await?);
+            let (root, ancestor) = (number(row, 0)?, number(row, 1)?);
+            let ancestor = Some(ancestor).filter(|ancestor| *ancestor != 0);
+            let add = self.add_one(&mut transaction, root, ancestor);
+            added += usize::from(add.await?);
         }
         transaction.commit().await.doing(DOING)?;
         Ok(added)
@@ -68,6 +84,7 @@ impl Builds {
         &self,
         transaction: &mut Transaction<'static, Any>,
         root: i64,
+        ancestor: Option<i64>,
     ) -> Result<bool> {
         let known = sqlx::query("SELECT 1 FROM builds WHERE want = $1").bind(root);
         let known = known
@@ -83,7 +100,17 @@ impl Builds {
             return Ok(false);
         };
         let (builder, obstacle) = look_at(&wants, &texts);
-        let priority = self.priority(transaction, &wants).await?;
+        let now = fs::now().seconds();
+        let mut priority = self.priority(transaction, &wants).await?;
+        let (mut reason, mut wanted_since) = (obstacle.clone(), now);
+        if let Some(ancestor) = ancestor {
+            let demand = self.demand(transaction, ancestor).await?;
+            priority = priority.max(demand.priority);
+            wanted_since = demand.since;
+            if reason.is_empty() {
+                reason = format!("it follows {}, which enough wanted", demand.name);
+            }
+        }
         let id = sqlx::query("SELECT COALESCE(MAX(id), 0) + 1 FROM builds");
         let id = id.fetch_one(&mut **transaction).await.doing(DOING)?;
         let id = number(&id, 0)?;
@@ -92,7 +119,6 @@ impl Builds {
         } else {
             State::Refused
         };
-        let now = fs::now().seconds();
         let mut rows = Rows::new();
         let mut row = |id: i64, wanted: &Wanted, state: State, reason: &str| {
             let Wanted {
@@ -106,7 +132,7 @@ impl Builds {
                 (&builder, state.name(), reason, priority, now),
             ));
         };
-        row(id, wanted, state, &obstacle);
+        row(id, wanted, state, &reason);
         if state == State::Queued {
             let others = wants.iter().filter(|other| other.id != root);
             for (next, other) in (id + 1..).zip(others) {
@@ -114,20 +140,46 @@ impl Builds {
             }
         }
         const ADD: &str = "INSERT INTO builds (id, want, recipe, name, version, builder, state, \
-            reason, root, round, pushed, after, priority, lease, task, since, ended) \
+            reason, root, round, pushed, after, priority, lease, task, since, ended, own, wanted) \
             SELECT CAST(each.value -> 0 ->> 0 AS BIGINT), CAST(each.value -> 0 ->> 1 AS BIGINT), \
             each.value -> 0 ->> 2, each.value -> 0 ->> 3, each.value -> 0 ->> 4, \
             each.value -> 1 ->> 0, each.value -> 1 ->> 1, each.value -> 1 ->> 2, \
             CAST($2 AS BIGINT), 1, 0, 0, CAST(each.value -> 1 ->> 3 AS BIGINT), '', '', \
-            CAST(each.value -> 1 ->> 4 AS BIGINT), 0 FROM {each} \
+            CAST(each.value -> 1 ->> 4 AS BIGINT), 0, CAST($3 AS BIGINT), CAST($4 AS BIGINT) \
+            FROM {each} \
             WHERE NOT EXISTS (SELECT 1 FROM builds \
             WHERE builds.want = CAST(each.value -> 0 ->> 1 AS BIGINT))";
         let add = sqlx::query(self.database.sql(ADD)).bind(rows.finish());
-        add.bind(id)
-            .execute(&mut **transaction)
-            .await
-            .doing(DOING)?;
+        let add = add.bind(id).bind(i64::from(ancestor.is_none()));
+        let add = add.bind(wanted_since).execute(&mut **transaction);
+        add.await.doing(DOING)?;
         Ok(state == State::Queued)
+    }
+
+    /// What is known of the demand for something that was built or queued.
+    async fn demand(
+        &self,
+        transaction: &mut Transaction<'static, Any>,
+        want: i64,
+    ) -> Result<Demand> {
+        const FIND: &str = "SELECT name, version, priority, wanted FROM builds WHERE want = $1";
+        let row = sqlx::query(FIND).bind(want);
+        let row = row.fetch_optional(&mut **transaction).await.doing(DOING)?;
+        let Some(row) = row else {
+            return Ok(Demand {
+                name: "another one".to_owned(),
+                priority: 0,
+                since: fs::now().seconds(),
+            });
+        };
+        // It may have become more since it was queued.
+        let wants = closure(&self.database, transaction, want).await?;
+        let priority = self.priority(transaction, &wants).await?;
+        Ok(Demand {
+            name: format!("`{} {}`", text(&row, 0)?, text(&row, 1)?),
+            priority: priority.max(number(&row, 2)?),
+            since: number(&row, 3)?,
+        })
     }
 
     /// Milliseconds that a build would save, were all its packages needed by all

@@ -135,8 +135,8 @@ impl Batch<'_> {
 
     /// Finds the ids of all that is wanted; what is wanted for the first time
     /// gets one.
-    pub(super) async fn learn(&mut self, submissions: &[&Submission]) -> Result<()> {
-        let wants = submissions.iter().flat_map(|s| &s.intake.wants);
+    pub(super) async fn learn(&mut self, reports: &[&[Want]]) -> Result<()> {
+        let wants = reports.iter().copied().flatten();
         let mut asked = HashMap::new();
         for want in wants.filter(|want| !self.known.contains_key(&want.hash)) {
             asked.entry(&want.hash).or_insert(want);
@@ -150,16 +150,13 @@ impl Batch<'_> {
         }
         let mut next = self.next("SELECT COALESCE(MAX(id), 0) FROM wants").await?;
         let (mut added, mut files) = (Rows::new(), Rows::new());
-        for submission in submissions {
-            for want in &submission.intake.wants {
+        for report in reports {
+            for want in *report {
                 if self.id(&want.hash).is_some() {
                     continue;
                 }
                 // What it needs came before it.
-                let needs = want
-                    .needs
-                    .iter()
-                    .map(|need| &submission.intake.wants[*need]);
+                let needs = want.needs.iter().map(|need| &report[*need]);
                 let mut needs: Vec<i64> = needs.filter_map(|need| self.id(&need.hash)).collect();
                 needs.sort_unstable();
                 needs.dedup();
@@ -234,7 +231,7 @@ impl Batch<'_> {
 
     /// Changes counts. Nobody else does at the same time, so what is read here
     /// still holds when it is written.
-    async fn count(&mut self, changes: &BTreeMap<i64, i64>) -> Result<()> {
+    pub(super) async fn count(&mut self, changes: &BTreeMap<i64, i64>) -> Result<()> {
         let changes = changes.iter().filter(|(_, change)| **change != 0);
         let changes: Vec<(i64, i64)> = changes.map(|(want, change)| (*want, *change)).collect();
         let wants = changes.iter().map(|(want, _)| want);

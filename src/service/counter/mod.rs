@@ -22,11 +22,12 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
+use sqlx::{Any, Transaction};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::sleep;
 
 use super::database::{Database, DatabaseError, Doing as _, Result};
-use super::intake::Intake;
+use super::intake::{Intake, Want};
 use crate::fs;
 use batch::Batch;
 use projects::Change;
@@ -74,6 +75,27 @@ pub enum CountError {
     /// The database.
     #[error("reports cannot be counted")]
     Database(#[source] Arc<DatabaseError>),
+}
+
+/// Makes wants known of which nobody has heard yet, without counting anybody; gives
+/// the ids of them all by their hashes.
+pub(super) async fn learn(
+    database: &Database,
+    transaction: &mut Transaction<'static, Any>,
+    wants: &[Want],
+) -> Result<HashMap<String, i64>> {
+    let known = HashMap::new();
+    let mut batch = Batch {
+        database,
+        transaction,
+        known: &known,
+        new: HashMap::new(),
+        kinds: BTreeMap::new(),
+        now: fs::now().seconds(),
+    };
+    batch.learn(&[wants]).await?;
+    batch.count(&BTreeMap::new()).await?;
+    Ok(batch.new)
 }
 
 type Answer = std::result::Result<Counted, CountError>;
@@ -190,7 +212,8 @@ impl Writer {
         let wanted = submissions.iter().zip(&changed);
         let wanted = wanted.filter(|(_, change)| **change != Change::None);
         let wanted: Vec<&Submission> = wanted.map(|(submission, _)| submission).collect();
-        batch.learn(&wanted).await?;
+        let reports: Vec<&[Want]> = wanted.iter().map(|s| &s.intake.wants[..]).collect();
+        batch.learn(&reports).await?;
         for submission in wanted {
             let ids = batch.ids(&submission.intake.wants);
             projects.put(voices[&submission.voice], &submission.intake, ids, now);

@@ -176,6 +176,7 @@ fn ask(bed: &Bed, description: &Value) -> Answers {
         }
         answers.hold(description, path, method, &known);
     }
+    administer(bed, description, &server, &bearer, &mut answers);
     let absent = server.get("/v1/wants/absent", &[]);
     assert_eq!(absent.status, 404);
     answers.hold(description, "/v1/wants/{hash}", "get", &absent);
@@ -186,6 +187,36 @@ fn ask(bed: &Bed, description: &Value) -> Answers {
     answers.hold(description, "/v1/wants", "get", &twice);
     limited(bed, description, &mut answers);
     answers
+}
+
+/// What only administrators may ask; `other` is a token of somebody else.
+fn administer(
+    bed: &Bed,
+    description: &Value,
+    server: &Serving,
+    other: &str,
+    answers: &mut Answers,
+) {
+    let admin = format!("Authorization: Bearer {}", bed.token("boss", "admin"));
+    let rustc = "rustc 1.95.0\nhost: x86_64-unknown-linux-gnu\nrelease: 1.95.0\n";
+    let release = json!({"rustc": rustc, "cargo": "cargo 1.95.0"}).to_string();
+    let none = json!({"rustc": "rustc", "cargo": "cargo"}).to_string();
+    for (path, method, body, status) in [
+        ("/v1/builds/{id}/retry", "post", "", 404),
+        ("/v1/builds/{id}/cancel", "post", "", 404),
+        ("/v1/toolchains", "post", &*release, 200),
+        ("/v1/toolchains", "post", "{", 400),
+        ("/v1/toolchains", "post", &none, 422),
+        ("/v1/actions", "get", "", 200),
+    ] {
+        let asked = path.replace("{id}", "7");
+        let verb = method.to_ascii_uppercase();
+        for (headers, status) in [(vec![], 401), (vec![other], 403), (vec![&*admin], status)] {
+            let answer = server.request(&verb, &asked, &headers, body.as_bytes());
+            assert_eq!(answer.status, status, "{path}: {answer:?}");
+            answers.hold(description, path, method, &answer);
+        }
+    }
 }
 
 /// Somebody who asks too often.

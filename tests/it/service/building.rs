@@ -18,7 +18,7 @@ use crate::support::{BUILDER, Outcome, Response, Serving, TestEnv};
 
 const JSON: &str = "Content-Type: application/json";
 /// A lease that ends soon.
-const SHORT: [&str; 4] = ["--lease", "5s", "--retry", "1s"];
+pub(super) const SHORT: [&str; 4] = ["--lease", "5s", "--retry", "1s"];
 
 /// What is wanted, and what a container makes of it.
 pub(super) struct Wanted {

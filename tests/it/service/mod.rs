@@ -1,10 +1,13 @@
 //! `quickbuild service`, each test on SQLite and on PostgreSQL.
 
+mod administering;
 mod api;
 mod building;
 mod counting;
 mod dashboard;
 mod deployment;
+mod disputes;
+mod following;
 mod hostile;
 mod keeping;
 mod keeping_builds;
