@@ -4,6 +4,7 @@ use sqlx::{Any, Transaction};
 
 use super::trigger::after_failure;
 use super::{Builds, DOING, MEMORY, State, closure, number, recipe_texts, text};
+use crate::digest::hex;
 use crate::fs;
 use crate::report::work::{Ask, Failed, Job, WORK_FORMAT, end_of_log};
 use crate::service::access::{Holder, Scope};
@@ -411,5 +412,5 @@ fn seconds(duration: std::time::Duration) -> i64 {
 fn random() -> String {
     let mut bytes = [0; 16];
     getrandom::fill(&mut bytes).expect("the system has random bytes");
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    hex(&bytes)
 }
