@@ -129,10 +129,12 @@ fn compose_names_what_there_is() {
             assert!(compose["networks"].get(network).is_some(), "{network}");
         }
     }
-    let dockerfile = services["service"]["build"]["dockerfile"].as_str().unwrap();
-    let context = services["service"]["build"]["context"].as_str().unwrap();
-    assert!(dockerfile.ends_with("deploy/docker/Dockerfile") && context == "../../target/release");
     for name in ["service", "migrate"] {
+        // An image that is only named would be asked of a registry.
+        let build = &services[name]["build"];
+        let dockerfile = build["dockerfile"].as_str().unwrap();
+        assert!(dockerfile.ends_with("deploy/docker/Dockerfile"), "{name}");
+        assert_eq!(build["context"], "../../target/release");
         assert_taken(&strings(&services[name]["command"]));
         let url = services[name]["environment"]["QUICKBUILD_SERVICE_DATABASE"].as_str();
         assert!(url.unwrap().contains("@database/quickbuild"), "{url:?}");
@@ -142,6 +144,10 @@ fn compose_names_what_there_is() {
     let believed = command.iter().skip_while(|word| **word != "--proxy").nth(1);
     let own = services["proxy"]["networks"]["outside"]["ipv4_address"].as_str();
     assert_eq!(believed.copied(), own);
+    // No other container can have got it before.
+    let outside = &compose["networks"]["outside"]["ipam"]["config"][0];
+    assert_eq!(outside["ip_range"], "172.28.90.128/25");
+    assert_eq!(own, Some("172.28.90.2"));
 }
 
 #[test]
