@@ -12,21 +12,24 @@
 //! `cargo bench --bench service -- pages [WANTS]` tells it of so many trees, a
 //! million if nothing is said, and times the dashboard's pages.
 
+mod support;
+
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::TcpStream;
-use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use quickbuild::console;
 use quickbuild::service::intake::Intake;
 
+use support::{Client, Numbers, Service};
+
 /// Packages that there are.
 const UNIVERSE: u64 = 3_000;
 /// Lock files that differ.
 const LOCKS: u64 = 2_000;
+/// What a Cargo.lock is sent as.
+const LOCK: &str = "text/plain";
 /// Connections.
 const CONNECTIONS: usize = 32;
 
@@ -58,7 +61,7 @@ fn main() {
     let apart = begin.elapsed().as_secs_f64() / 200.0 * 1_000.0;
     console::out(&format!("one lock file is taken apart in {apart:.2} ms\n"));
     let folder = tempfile::tempdir().expect("a folder for the service");
-    let (mut service, address) = start(folder.path());
+    let service = Service::start(&folder.path().join("data"), &[]);
     console::out(&format!(
         "{rate} lock files a second of {packages} packages and {} kB, for {seconds} s\n",
         bytes / locks.len() / 1_000
@@ -69,7 +72,7 @@ fn main() {
     let mut times: Vec<(Duration, bool)> = std::thread::scope(|scope| {
         let work = || {
             let mut times = Vec::new();
-            let mut client = Client::new(&address);
+            let mut client = Client::new(&service.address);
             loop {
                 let number = next.fetch_add(1, Ordering::Relaxed);
                 if number >= total {
@@ -77,7 +80,7 @@ fn main() {
                 }
                 let due = begin + Duration::from_secs_f64(number as f64 / rate as f64);
                 std::thread::sleep(due.saturating_duration_since(Instant::now()));
-                let status = client.post(number, &locks[number % locks.len()]);
+                let status = client.report(number, LOCK, locks[number % locks.len()].as_bytes());
                 times.push((due.elapsed(), status == 200));
             }
         };
@@ -102,12 +105,10 @@ fn main() {
         at(0.99),
         at(1.0)
     ));
-    console::out(&format!("{}\n", usage(&service)));
+    console::out(&format!("{}\n", service.usage()));
     if refused == 0 {
-        compare(&address, &locks, total);
+        compare(&service.address, &locks, total);
     }
-    let _ = service.kill();
-    let _ = service.wait();
 }
 
 /// Trees of one lock file.
@@ -120,14 +121,18 @@ const VIEWS: usize = 200;
 /// the others need one.
 fn pages(wants: u64) {
     let folder = tempfile::tempdir().expect("a folder for the service");
-    let (mut service, address) = start(folder.path());
-    let mut client = Client::new(&address);
+    let service = Service::start(&folder.path().join("data"), &[]);
+    let mut client = Client::new(&service.address);
     let begin = Instant::now();
     let mut number = 0;
     for position in 0..wants.div_ceil(TREES) {
         let lock = large(position);
         for _ in 0..=(40 / (position + 1)) {
-            assert_eq!(client.post(number, &lock), 200, "it is counted");
+            assert_eq!(
+                client.report(number, LOCK, lock.as_bytes()),
+                200,
+                "it is counted"
+            );
             number += 1;
         }
     }
@@ -169,9 +174,7 @@ fn pages(wants: u64) {
             at(100)
         ));
     }
-    console::out(&format!("{}\n", usage(&service)));
-    let _ = service.kill();
-    let _ = service.wait();
+    console::out(&format!("{}\n", service.usage()));
 }
 
 /// A lock file of trees that no other has.
@@ -225,136 +228,6 @@ fn compare(address: &str, locks: &[String], total: usize) {
         expected.len(),
         top.len()
     ));
-}
-
-/// Starts the service; gives its address.
-fn start(folder: &std::path::Path) -> (Child, String) {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_quickbuild"));
-    command.args(["service", "--listen", "127.0.0.1:0", "--proxy", "127.0.0.1"]);
-    command
-        .args(["--rate", "0", "--no-access-log", "--data"])
-        .arg(folder.join("data"));
-    let mut service = command
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("the service starts");
-    let mut said = BufReader::new(service.stderr.take().expect("it is piped"));
-    let mut line = String::new();
-    said.read_line(&mut line).expect("it says where it is");
-    std::thread::spawn(move || {
-        for line in said.lines().map_while(Result::ok) {
-            console::line(&line);
-        }
-    });
-    let address = line.trim().rsplit('/').next().unwrap_or_default();
-    assert!(line.contains("the service is at"), "{line}");
-    (service, address.to_owned())
-}
-
-/// Processor time and peak memory of the service.
-fn usage(service: &Child) -> String {
-    let read = |name: &str| {
-        let path = format!("/proc/{}/{name}", service.id());
-        std::fs::read_to_string(path).unwrap_or_default()
-    };
-    let stat = read("stat");
-    let ticks = stat
-        .rsplit(')')
-        .next()
-        .unwrap_or_default()
-        .split_whitespace();
-    let ticks: u64 = ticks.skip(11).take(2).flat_map(str::parse::<u64>).sum();
-    let status = read("status");
-    let peak = status
-        .lines()
-        .find(|line| line.starts_with("VmHWM"))
-        .unwrap_or_default();
-    format!(
-        "service: {:.1} s of processor, {}",
-        ticks as f64 / 100.0,
-        peak.replace('\t', " ")
-    )
-}
-
-/// A connection that stays.
-struct Client {
-    address: String,
-    stream: BufReader<TcpStream>,
-}
-
-impl Client {
-    fn new(address: &str) -> Self {
-        let stream = TcpStream::connect(address).expect("the service answers");
-        stream.set_nodelay(true).expect("a socket has options");
-        Self {
-            address: address.to_owned(),
-            stream: BufReader::new(stream),
-        }
-    }
-
-    fn post(&mut self, number: usize, lock: &str) -> u16 {
-        let [a, b, c] = [number >> 16, number >> 8, number].map(|part| part & 255);
-        let head = format!(
-            "POST /v1/lockfiles HTTP/1.1\r\nHost: {}\r\nX-Forwarded-For: 10.{a}.{b}.{c}\r\nContent-Length: {}\r\n\r\n",
-            self.address,
-            lock.len()
-        );
-        let stream = self.stream.get_mut();
-        stream
-            .write_all(head.as_bytes())
-            .expect("the service reads");
-        stream
-            .write_all(lock.as_bytes())
-            .expect("the service reads");
-        self.answer().0
-    }
-
-    fn get(&mut self, path: &str) -> String {
-        let head = format!("GET {path} HTTP/1.1\r\nHost: {}\r\n\r\n", self.address);
-        self.stream
-            .get_mut()
-            .write_all(head.as_bytes())
-            .expect("the service reads");
-        String::from_utf8(self.answer().1).expect("UTF-8")
-    }
-
-    fn answer(&mut self) -> (u16, Vec<u8>) {
-        let mut line = String::new();
-        self.stream.read_line(&mut line).expect("an answer");
-        let status = line
-            .split(' ')
-            .nth(1)
-            .and_then(|s| s.parse().ok())
-            .expect("a status");
-        let mut length = 0;
-        loop {
-            line.clear();
-            self.stream.read_line(&mut line).expect("a header");
-            if line.trim().is_empty() {
-                break;
-            }
-            if let Some(value) = line.strip_prefix("content-length: ") {
-                length = value.trim().parse().expect("a length");
-            }
-        }
-        let mut body = vec![0; length];
-        self.stream.read_exact(&mut body).expect("a body");
-        (status, body)
-    }
-}
-
-/// Numbers that look random and are the same each time (SplitMix64, Steele,
-/// Lea and Flood 2014).
-struct Numbers(u64);
-
-impl Numbers {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (mixed ^ (mixed >> 31)) % bound
-    }
 }
 
 /// A lock file with checksums. A package needs up to four with smaller numbers;
