@@ -4,7 +4,7 @@
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use super::{assert_nothing_left, project_with_script, with_builder};
+use super::{assert_nothing_left, copy_image, project_with_script, with_builder};
 use crate::support::{Mount, TestEnv, builder_image, skipped};
 
 /// More than images take.
@@ -70,22 +70,7 @@ impl Engine {
             }
             std::thread::sleep(Duration::from_millis(50));
         }
-        // As it is named, without the digest that it is pinned by.
-        let name = image.split('@').next().unwrap();
-        let mut save = Command::new("docker");
-        let mut save = save
-            .args(["save", name])
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let images = save.stdout.take().unwrap();
-        let loaded = engine
-            .docker(&["load", "--quiet"])
-            .stdin(images)
-            .output()
-            .unwrap();
-        assert!(save.wait().unwrap().success());
-        assert!(loaded.status.success(), "{loaded:?}");
+        copy_image(image, &mut engine.docker(&["load", "--quiet"]));
         Some(engine)
     }
 

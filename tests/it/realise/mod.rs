@@ -19,7 +19,7 @@ mod relay;
 mod substituted;
 mod workspace;
 
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use crate::support::{
     BUILDER, NIGHTLY_BUILDER, Outcome, Project, Registry, TestEnv, builder_image, nightly,
@@ -63,6 +63,18 @@ fn limit(env: &TestEnv, lines: &str) {
     let config = env.root().join("quickbuild.toml");
     let text = std::fs::read_to_string(&config).unwrap();
     std::fs::write(&config, format!("{text}{lines}\n")).unwrap();
+}
+
+/// Gives an image of the engine that is there to a command of another one.
+fn copy_image(image: &str, load: &mut Command) {
+    // As it is named, without the digest that it is pinned by.
+    let name = image.split('@').next().unwrap();
+    let mut save = Command::new("docker");
+    let save = save.args(["save", name]).stdout(Stdio::piped());
+    let mut save = save.spawn().unwrap();
+    let loaded = load.stdin(save.stdout.take().unwrap()).output().unwrap();
+    assert!(save.wait().unwrap().success());
+    assert!(loaded.status.success(), "{loaded:?}");
 }
 
 const REALISE: [&str; 5] = ["realise", "--builder", "docker", "--format", "json"];

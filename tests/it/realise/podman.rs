@@ -1,12 +1,12 @@
 //! Podman behind its socket, which speaks Docker's API and is another program.
 
 use std::path::PathBuf;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use super::{REALISE, parsed, realised, with_builder};
+use super::{REALISE, copy_image, parsed, realised, with_builder};
 use crate::support::{Mount, TestEnv, builder_image, skipped};
 
 /// More than the image takes.
@@ -50,24 +50,14 @@ impl Podman {
             assert!(Instant::now() < give_up, "{:?}", log());
             std::thread::sleep(Duration::from_millis(50));
         }
-        // As it is named, without the digest that it is pinned by.
-        let name = image.split('@').next().unwrap();
-        let mut save = Command::new("docker")
-            .args(["save", name])
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let images = save.stdout.take().unwrap();
-        let loaded = command(&podman.disk).arg("load").stdin(images).output();
-        assert!(save.wait().unwrap().success());
-        assert_success(&loaded.unwrap());
+        copy_image(image, command(&podman.disk).arg("load"));
         Some(podman)
     }
 
     /// What it lists.
     fn listed(&self, arguments: &[&str]) -> String {
         let output = command(&self.disk).args(arguments).output().unwrap();
-        assert_success(&output);
+        assert!(output.status.success(), "{output:?}");
         String::from_utf8(output.stdout).unwrap()
     }
 }
@@ -88,11 +78,6 @@ fn command(disk: &Mount) -> Command {
         .args(["--tmpdir", &at("tmp"), "--runtime", "runc"])
         .args(["--cgroup-manager", "cgroupfs", "--events-backend", "file"]);
     podman
-}
-
-#[track_caller]
-fn assert_success(output: &Output) {
-    assert!(output.status.success(), "{output:?}");
 }
 
 /// What comes out does not depend on which engine it is.
