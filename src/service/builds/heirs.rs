@@ -9,7 +9,7 @@
 //! Somebody who makes up recipes gets [`HEIRS`] a day for each one that enough
 //! wanted, and no further: an heir has no heirs.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use semver::Version;
 
@@ -47,10 +47,18 @@ struct New {
 }
 
 impl Builds {
-    /// Looks at recipes that are new, and gives them the demand of what they follow.
-    pub(super) async fn look(&self) -> Result<()> {
+    /// The last recipe that anybody has reported.
+    pub(super) async fn newest_recipe(&self) -> Result<i64> {
+        let last = sqlx::query("SELECT COALESCE(MAX(want), 0) FROM recipe_files");
+        let last = last.fetch_one(self.database.readers()).await.doing(DOING)?;
+        number(&last, 0)
+    }
+
+    /// Looks at recipes that are new, and gives them the demand of what they follow:
+    /// all up to `newest`, for which builds have been made of what enough want.
+    pub(super) async fn look(&self, newest: i64) -> Result<()> {
         for _ in 0..OFTEN {
-            let new = self.new_recipes().await?;
+            let new = self.new_recipes(newest).await?;
             if new.is_empty() {
                 return Ok(());
             }
@@ -61,10 +69,11 @@ impl Builds {
     }
 
     /// Recipes that were not looked at; ids tell which.
-    async fn new_recipes(&self) -> Result<Vec<New>> {
+    async fn new_recipes(&self, newest: i64) -> Result<Vec<New>> {
         const FIND: &str = "SELECT want, text FROM recipe_files \
-            WHERE want > (SELECT COALESCE(MAX(want), 0) FROM lines) ORDER BY want LIMIT $1";
-        let find = sqlx::query(FIND).bind(TOGETHER);
+            WHERE want > (SELECT COALESCE(MAX(want), 0) FROM lines) AND want <= $1 \
+            ORDER BY want LIMIT $2";
+        let find = sqlx::query(FIND).bind(newest).bind(TOGETHER);
         let rows = find.fetch_all(self.database.readers()).await.doing(DOING)?;
         let new = rows.iter().map(|row| {
             let recipe = PackageRecipe::from_toml(&text(row, 1)?);
@@ -78,12 +87,15 @@ impl Builds {
 
     /// Which of those that enough wanted each of some follows.
     async fn ancestors(&self, new: &[New]) -> Result<BTreeMap<i64, i64>> {
+        // Their own lines are not noted yet.
         const FIND: &str = "SELECT lines.line, lines.want FROM {each} \
             JOIN lines ON lines.line = (each.value ->> 0) \
             JOIN builds ON builds.want = lines.want \
-            WHERE builds.own = 1 AND builds.state <> 'refused' ORDER BY lines.want DESC";
-        let asked: BTreeSet<&String> = new.iter().map(|new| &new.line).collect();
-        let asked: Rows = asked.into_iter().map(|line| [line]).collect();
+            WHERE builds.own = 1 AND builds.state <> 'refused' \
+            UNION SELECT each.value ->> 0, builds.want FROM {each} \
+            JOIN builds ON builds.want = CAST(each.value ->> 1 AS BIGINT) \
+            WHERE builds.own = 1 AND builds.state <> 'refused' ORDER BY 2 DESC";
+        let asked: Rows = new.iter().map(|new| (&new.line, new.want)).collect();
         let find = sqlx::query(self.database.sql(FIND)).bind(asked.finish());
         let rows = find.fetch_all(self.database.readers()).await.doing(DOING)?;
         let mut lines: BTreeMap<String, Vec<i64>> = BTreeMap::new();

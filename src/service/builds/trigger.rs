@@ -38,9 +38,11 @@ impl Builds {
     /// Looks for what is to be built now, queues it, and takes back what dead
     /// workers had. Gives the number of new builds.
     pub(in crate::service) async fn trigger(&self) -> Result<usize> {
-        self.look().await?;
-        self.retarget().await?;
+        // What came before is known in time for what follows it.
+        let newest = self.newest_recipe().await?;
         let added = self.add().await?;
+        self.look(newest).await?;
+        self.retarget().await?;
         self.wake().await?;
         self.push().await?;
         for builder in self.builders(State::Leased).await? {

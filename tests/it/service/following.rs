@@ -125,6 +125,24 @@ fn a_release_of_what_is_wanted_is_queued_when_one_reports_it() {
     });
 }
 
+/// All of it comes before the service looks again.
+#[test]
+fn what_is_reported_right_after_it_follows_as_well() {
+    on_both(|bed| {
+        let server = bed.start(&["--threshold", "2"]);
+        let low = recipe("low", "1.0.0", "1.95.0", &[]);
+        let top = recipe("top", "1.0.0", "1.95.0", &[&low]);
+        for from in TWO {
+            want(&server, from, &[&low, &top]);
+        }
+        let low_2 = recipe("low", "1.0.1", "1.95.0", &[]);
+        let top_2 = recipe("top", "1.0.0", "1.95.0", &[&low_2]);
+        want(&server, OTHER, &[&low_2, &top_2]);
+        assert_eq!(until(&server, &top_2)["state"], "queued");
+        assert_eq!(until(&server, &low_2)["state"], "covered");
+    });
+}
+
 #[test]
 fn who_makes_up_releases_gets_three_a_day() {
     on_both(|bed| {
