@@ -208,3 +208,30 @@ fn tasks_that_were_done_are_forgotten_after_a_day() {
         until(&server, wanted, "built");
     }
 }
+
+/// What was built before heirs were known was wanted when it was queued.
+#[test]
+fn tables_of_before_heirs_are_brought_up_to_date() {
+    on_both(|bed| {
+        let _ = bed.token("boss", "admin");
+        for statement in [
+            "DROP TABLE lines",
+            "DROP TABLE heirs",
+            "DROP TABLE toolchains",
+            "ALTER TABLE builds DROP COLUMN own",
+            "ALTER TABLE builds DROP COLUMN wanted",
+            "ALTER TABLE builds DROP COLUMN disputed",
+            "INSERT INTO builds (id, want, recipe, name, version, builder, state, reason, root, \
+             round, pushed, after, priority, lease, task, since, ended) \
+             VALUES (1, 1, '', 'a', '1.0.0', 'b', 'built', '', 1, 1, 1, 0, 0, '', '', 77, 78)",
+            "UPDATE quickbuild SET version = 2",
+        ] {
+            change(&bed, statement);
+        }
+        let migrated = bed.run(&["service", "migrate"]).success();
+        assert!(migrated.stdout.contains("from version 2 to"), "{migrated}");
+        let select = "SELECT wanted FROM builds WHERE own = 1 AND disputed = 0";
+        assert_eq!(number(&bed, select), 77);
+        drop(bed.start(&[]));
+    });
+}
