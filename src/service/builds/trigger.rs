@@ -41,10 +41,11 @@ impl Builds {
         // What came before is known in time for what follows it.
         let newest = self.newest_recipe().await?;
         let added = self.add().await?;
-        self.look(newest).await?;
-        self.retarget().await?;
         self.wake().await?;
         self.push().await?;
+        // What they find becomes builds with the next look; nobody waits for it.
+        self.look(newest).await?;
+        self.retarget().await?;
         for builder in self.builders(State::Leased).await? {
             self.queue.reclaim(&builder, self.rules.lease).await?;
         }
