@@ -71,9 +71,9 @@ pub async fn days(database: &Database, sums: &[Sums]) -> Result<Vec<Day>> {
     let first = today - DAYS + 1;
     // All that was before comes as one row.
     const WANTED: &str = "SELECT CASE WHEN since < $1 THEN 0 ELSE since / 86400 END, COUNT(*) \
-        FROM builds GROUP BY 1";
+        FROM builds WHERE own = 1 GROUP BY 1";
     const PUBLISHED: &str = "SELECT CASE WHEN ended < $1 THEN 0 ELSE ended / 86400 END, COUNT(*) \
-        FROM builds WHERE state = 'built' GROUP BY 1";
+        FROM builds WHERE state = 'built' AND own = 1 GROUP BY 1";
     let wanted = by_day(database, WANTED, first).await?;
     let published = by_day(database, PUBLISHED, first).await?;
     Ok(told(first, today, sums, &wanted, &published))

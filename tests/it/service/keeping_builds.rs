@@ -18,7 +18,7 @@ use crate::support::{Serving, TestEnv};
 const TABLES: [(&str, &str, &str); 4] = [
     (
         "builds",
-        "id want recipe name version builder state reason root round pushed after priority lease task since ended",
+        "id want recipe name version builder state reason root round pushed after priority lease task since ended own wanted disputed",
         "id",
     ),
     (
