@@ -33,7 +33,7 @@ use quickbuild::console;
 
 use corpus::Corpus;
 use figures::{Hour, Moment};
-use support::{Client, Numbers, Service};
+use support::{Client, Numbers, Service, words};
 use worker::Worker;
 
 /// Seconds of one processor that a package takes: what the service believes of
@@ -80,14 +80,7 @@ impl Day {
 }
 
 fn main() {
-    let words: Vec<String> = std::env::args()
-        .skip(1)
-        .filter(|word| word != "--bench")
-        .collect();
-    // `cargo test --benches` and the like want to know that it starts, no more.
-    if !std::env::args().any(|argument| argument == "--bench") {
-        return;
-    }
+    let Some(words) = words() else { return };
     let number = |position: usize, default: usize| {
         words
             .get(position)

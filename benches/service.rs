@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 use quickbuild::console;
 use quickbuild::service::intake::Intake;
 
-use support::{Client, Numbers, Service};
+use support::{Client, Numbers, Service, words};
 
 /// Packages that there are.
 const UNIVERSE: u64 = 3_000;
@@ -34,14 +34,7 @@ const LOCK: &str = "text/plain";
 const CONNECTIONS: usize = 32;
 
 fn main() {
-    let words: Vec<String> = std::env::args()
-        .skip(1)
-        .filter(|word| word != "--bench")
-        .collect();
-    // `cargo test --benches` and the like want to know that it starts, no more.
-    if !std::env::args().any(|argument| argument == "--bench") {
-        return;
-    }
+    let Some(words) = words() else { return };
     if words.first().is_some_and(|word| word == "pages") {
         let wants = words.get(1).map(|word| word.parse().expect("a number"));
         return pages(wants.unwrap_or(1_000_000));

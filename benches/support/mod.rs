@@ -7,6 +7,15 @@ use std::process::{Child, Command, Stdio};
 
 use quickbuild::console;
 
+/// What a benchmark is asked for; none where `cargo test --benches` and the like want
+/// to know that it starts, and no more.
+pub(crate) fn words() -> Option<Vec<String>> {
+    let mut words: Vec<String> = std::env::args().skip(1).collect();
+    let all = words.len();
+    words.retain(|word| word != "--bench");
+    (words.len() < all).then_some(words)
+}
+
 /// `quickbuild service` as a process.
 pub(crate) struct Service {
     process: Child,

@@ -40,14 +40,20 @@ async fn administrator(app: &App, headers: &HeaderMap) -> Result<String, Refusal
     Ok(format!("token {}", holder.name))
 }
 
+/// The build that somebody is to change, and who it is.
+async fn chosen(app: &App, id: &str, headers: &HeaderMap) -> Result<(i64, String), Refusal> {
+    let actor = administrator(app, headers).await?;
+    let id = id.parse().map_err(|_no_number| Refusal::absent())?;
+    Ok((id, actor))
+}
+
 async fn retry(
     State(shared): State<Shared>,
     Path(id): Path<String>,
     headers: HeaderMap,
 ) -> Handled {
     let app = shared.app();
-    let actor = administrator(&app, &headers).await?;
-    let id = id.parse().map_err(|_no_number| Refusal::absent())?;
+    let (id, actor) = chosen(&app, &id, &headers).await?;
     told(app.builds.retry(id, &actor).await?)
 }
 
@@ -57,8 +63,7 @@ async fn cancel(
     headers: HeaderMap,
 ) -> Handled {
     let app = shared.app();
-    let actor = administrator(&app, &headers).await?;
-    let id = id.parse().map_err(|_no_number| Refusal::absent())?;
+    let (id, actor) = chosen(&app, &id, &headers).await?;
     told(app.builds.cancel(id, &actor).await?)
 }
 

@@ -5,7 +5,7 @@
 //! calls, so the engine may run on another machine, and no folder of this one
 //! is ever visible inside.
 //!
-//! Starting a container takes a while, so both are started at once; each then
+//! Starting a container takes a while, so neither waits for the other; each then
 //! waits for the word [`GO`], and the second gets it when the first has ended.
 //! All but that is done beside what this machine does to find out what is to be
 //! built:
@@ -198,8 +198,8 @@ impl<'a> Run<'a> {
     ///
     /// A volume in memory is there while a container that mounts it runs: what is
     /// for `in/` waits for the first container, and the second has it before the
-    /// first ends. An engine takes files for one container after the other's, so
-    /// what is for `work/` goes through the second.
+    /// first ends. For one container an engine takes files one call after the other,
+    /// so what is for `work/` goes through the second.
     fn fill(&self) -> Result<[Attached; 2]> {
         let first = &self.task.first;
         std::thread::scope(|scope| {

@@ -92,6 +92,14 @@ fn disagree(bed: &Bed, server: &Serving, wanted: &Wanted, other: &[u8]) {
     );
 }
 
+/// It is built, and a client uses it.
+#[track_caller]
+fn assert_built(bed: &Bed, server: &Serving, wanted: &Wanted) {
+    until(server, wanted, "built");
+    let built = client(bed);
+    assert!(!built.stderr.contains("Compiling fnv"), "{built}");
+}
+
 #[test]
 fn of_two_that_disagree_a_third_says_who_is_right() {
     for bed in beds() {
@@ -103,9 +111,7 @@ fn of_two_that_disagree_a_third_says_who_is_right() {
         let sent = third.send(&third.lease(), &wanted.export);
         assert_eq!(sent.status, 200, "{sent:?}");
         assert_eq!(sent.json()["waiting"], 0, "{sent:?}");
-        until(&server, wanted, "built");
-        let built = client(&bed);
-        assert!(!built.stderr.contains("Compiling fnv"), "{built}");
+        assert_built(&bed, &server, wanted);
     }
 }
 
@@ -124,9 +130,7 @@ fn three_that_disagree_wait_for_one_that_is_believed() {
         let trusted = worker(&bed, &server, "trusted", "work-trusted");
         let sent = trusted.send(&trusted.lease(), &wanted.export);
         assert_eq!(sent.json()["waiting"], 0, "{sent:?}");
-        until(&server, wanted, "built");
-        let built = client(&bed);
-        assert!(!built.stderr.contains("Compiling fnv"), "{built}");
+        assert_built(&bed, &server, wanted);
     }
 }
 
