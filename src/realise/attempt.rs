@@ -17,7 +17,7 @@ use crate::builder::{Content, Entry, Load, Stream, Watcher};
 use crate::digest::RecipeHash;
 use crate::fs;
 use crate::interrupt::Held;
-use crate::output::Output;
+use crate::output::{Maker, Output};
 use crate::store::{Store, archive};
 
 /// Lines of a failed build that an error shows.
@@ -174,17 +174,13 @@ impl Attempt<'_> {
         observer.step("auditing");
         let report = fs::read(&output.join("report.json"))?;
         let report: Report = serde_json::from_slice(&report).map_err(RealiseError::Report)?;
-        let audit = Audit {
-            root: order.builder.root(),
-            glibc: order.terms.glibc,
-            libraries: order.terms.libraries,
-        };
-        let maker = order.builder.maker();
-        let sealed = |output: &Output, folder: &Path| {
-            if output.builder != maker {
-                return Err(format!("it says that `{}` made it", output.builder));
-            }
-            audit.examine(output, folder)
+        let sealed = Sealed {
+            maker: order.builder.maker(),
+            audit: Audit {
+                root: order.builder.root(),
+                glibc: order.terms.glibc,
+                libraries: order.terms.libraries,
+            },
         };
         let imported = archive::import_folder(self.into, &output.join("paths"), &sealed);
         let imported = imported.map_err(RealiseError::Refused)?;
@@ -202,6 +198,30 @@ impl Attempt<'_> {
             ..Realisation::default()
         };
         Ok((realisation, report))
+    }
+}
+
+/// What an output of a builder has to be.
+struct Sealed<'a> {
+    maker: Maker,
+    audit: Audit<'a>,
+}
+
+impl archive::Examine for Sealed<'_> {
+    fn manifest(&self, output: &Output) -> std::result::Result<(), String> {
+        if output.builder != self.maker {
+            return Err(format!("it says that `{}` made it", output.builder));
+        }
+        self.audit.manifest(output)
+    }
+
+    fn content(
+        &self,
+        output: &Output,
+        index: usize,
+        bytes: &[u8],
+    ) -> std::result::Result<(), String> {
+        self.audit.content(output, index, bytes)
     }
 }
 

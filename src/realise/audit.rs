@@ -30,6 +30,17 @@ impl Audit<'_> {
     /// Looks at an output whose files lie in `folder`; an error says what is
     /// wrong with it.
     pub fn examine(&self, output: &Output, folder: &Path) -> Result<(), String> {
+        self.manifest(output)?;
+        for (index, file) in output.files.iter().enumerate() {
+            let bytes = fs::read(&folder.join(file.store_name(index)));
+            let bytes = bytes.map_err(|error| error.to_string())?;
+            self.content(output, index, &bytes)?;
+        }
+        Ok(())
+    }
+
+    /// Looks at what an output says of itself.
+    pub(super) fn manifest(&self, output: &Output) -> Result<(), String> {
         if let (Some(limit), Some(found)) = (self.glibc, output.glibc)
             && found > limit
         {
@@ -54,29 +65,35 @@ impl Audit<'_> {
                 "it links `{path}`, a library of the system that is not declared; a variant of the builder, such as `<name>+openssl`, declares it"
             ));
         }
+        Ok(())
+    }
+
+    /// Looks at the content of one of an output's files.
+    pub(super) fn content(
+        &self,
+        output: &Output,
+        index: usize,
+        bytes: &[u8],
+    ) -> Result<(), String> {
+        let file = &output.files[index];
         if !output.inputs.folders.is_empty() {
             return Ok(()); // it names them, and serves only where they are
         }
-        let root = self.root.as_os_str().as_encoded_bytes();
-        let finder = Finder::new(root);
-        for (index, file) in output.files.iter().enumerate() {
-            if matches!(file.role, Role::Stderr | Role::Diagnostics) {
-                continue;
-            }
-            let bytes = fs::read(&folder.join(file.store_name(index)));
-            let bytes = bytes.map_err(|error| error.to_string())?;
-            let named = finder.find_iter(&bytes).find(|&at| {
-                let end = bytes.get(at + root.len());
-                end.is_none_or(|&byte| byte == b'/' || !byte.is_ascii_alphanumeric())
-            });
-            if let Some(at) = named {
-                let end = bytes.len().min(at + 120);
-                let text = String::from_utf8_lossy(&bytes[at..end]);
-                let text: String = text.chars().take_while(|c| !c.is_control()).collect();
-                return Err(format!("`{}` names `{text}`", file.name));
-            }
+        if matches!(file.role, Role::Stderr | Role::Diagnostics) {
+            return Ok(());
         }
-        Ok(())
+        let root = self.root.as_os_str().as_encoded_bytes();
+        let named = Finder::new(root).find_iter(bytes).find(|&at| {
+            let end = bytes.get(at + root.len());
+            end.is_none_or(|&byte| byte == b'/' || !byte.is_ascii_alphanumeric())
+        });
+        let Some(at) = named else {
+            return Ok(());
+        };
+        let end = bytes.len().min(at + 120);
+        let text = String::from_utf8_lossy(&bytes[at..end]);
+        let text: String = text.chars().take_while(|c| !c.is_control()).collect();
+        Err(format!("`{}` names `{text}`", file.name))
     }
 }
 

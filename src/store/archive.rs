@@ -31,7 +31,7 @@ use petgraph::graph::{DiGraph, NodeIndex};
 
 use super::attached::{PROVENANCE, SIGNATURES, parse_provenance, parse_signatures};
 use super::closure::store_names;
-use super::{Added, Origin, Result, Source, Store, StoreError, is_store_name, read_manifest};
+use super::{Added, Origin, Result, Store, StoreError, is_store_name, read_manifest};
 use crate::digest::{OutputId, UnitKey};
 use crate::fs;
 use crate::output::provenance::Timestamp;
@@ -395,14 +395,12 @@ impl<'a> Unpacking<'a> {
             let folder = self.stage.join(store_name);
             let absent = || refuse(format!("`{store_name}` vanished while it was imported"));
             let output = read_manifest(&folder)?.ok_or_else(absent)?;
-            let files = output.files.iter().enumerate();
-            let files: Vec<PathBuf> = files.map(|(n, f)| folder.join(f.store_name(n))).collect();
-            let sources: Vec<Source<'_>> = files.iter().map(|file| Source::Share(file)).collect();
-            match store.add_from(&origin, &output, &sources, None)? {
+            let attached = Attached::take(&folder)?;
+            match store.adopt_from(&origin, &output, &folder)? {
                 Added::New => report.added.push(store_name.clone()),
                 Added::Existing => report.existing.push(store_name.clone()),
             }
-            attach(store, &folder, &output)?;
+            attached.attach(store, &output)?;
         }
         for &key in &self.namings {
             // What was learned here was proved here.
@@ -449,27 +447,52 @@ impl<'a> Unpacking<'a> {
     }
 }
 
-/// Adds what an archive says of an output, if the store has just that output:
-/// what is said of other bytes is of no use here. What is there already stays.
-fn attach(store: &Store, folder: &Path, output: &Output) -> Result<()> {
-    let store_name = output.store_name();
-    let here = store.output(&store_name);
-    if here.is_none_or(|here| here.content_hash() != output.content_hash()) {
-        return Ok(());
+/// What came with an output beside its files, each as it was read before.
+struct Attached {
+    signatures: Option<Vec<u8>>,
+    provenance: Option<Vec<u8>>,
+}
+
+impl Attached {
+    /// Takes it out of the folder.
+    fn take(folder: &Path) -> Result<Self> {
+        let take = |file: &str| -> Result<Option<Vec<u8>>> {
+            let path = folder.join(file);
+            let bytes = fs::read_optional(&path)?;
+            if bytes.is_some() {
+                fs::remove_file(&path)?;
+            }
+            Ok(bytes)
+        };
+        Ok(Self {
+            signatures: take(SIGNATURES)?,
+            provenance: take(PROVENANCE)?,
+        })
     }
-    let vanished = |file: &str| refuse(format!("`{file}` of `{store_name}` cannot be read again"));
-    if let Some(bytes) = fs::read_optional(&folder.join(SIGNATURES))? {
-        let signatures = parse_signatures(&bytes).map_err(|_changed| vanished(SIGNATURES))?;
-        store.merge_signatures(&store_name, signatures)?;
+
+    /// Adds what an archive says of an output, if the store has just that output:
+    /// what is said of other bytes is of no use here. What is there already stays.
+    fn attach(self, store: &Store, output: &Output) -> Result<()> {
+        let store_name = output.store_name();
+        let here = store.output(&store_name);
+        if here.is_none_or(|here| here.content_hash() != output.content_hash()) {
+            return Ok(());
+        }
+        let vanished =
+            |file: &str| refuse(format!("`{file}` of `{store_name}` cannot be read again"));
+        if let Some(bytes) = self.signatures {
+            let signatures = parse_signatures(&bytes).map_err(|_changed| vanished(SIGNATURES))?;
+            store.merge_signatures(&store_name, signatures)?;
+        }
+        if let Some(bytes) = self.provenance
+            && store.provenance(output)?.is_none()
+        {
+            let statement =
+                parse_provenance(output, &bytes).map_err(|_changed| vanished(PROVENANCE))?;
+            store.add_provenance(&store_name, &statement)?;
+        }
+        Ok(())
     }
-    if let Some(bytes) = fs::read_optional(&folder.join(PROVENANCE))?
-        && store.provenance(output)?.is_none()
-    {
-        let statement =
-            parse_provenance(output, &bytes).map_err(|_changed| vanished(PROVENANCE))?;
-        store.add_provenance(&store_name, &statement)?;
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -328,14 +328,29 @@ impl Store {
         sources: &[Source<'_>],
         beside: &[(&str, Vec<u8>)],
     ) -> Result<Added> {
+        let stage = fs::unique_beside(&self.root.join("tmp").join(output.store_name()));
+        self.add_prepared(output, &stage, beside, || {
+            self.stage(&stage, output, sources)
+        })
+    }
+
+    /// Makes a folder, once it is prepared, the output's. If it is not needed or
+    /// something fails, nothing is left of it.
+    fn add_prepared(
+        &self,
+        output: &Output,
+        stage: &Path,
+        beside: &[(&str, Vec<u8>)],
+        prepare: impl FnOnce() -> Result<()>,
+    ) -> Result<Added> {
         let store_name = output.store_name();
         if self.has(&store_name) {
+            fs::remove_dir_all(stage)?;
             self.index(output)?;
             return Ok(Added::Existing);
         }
-        let stage = fs::unique_beside(&self.root.join("tmp").join(&store_name));
         let target = self.path(&store_name);
-        let staged = self.stage(&stage, output, sources).and_then(|()| {
+        let staged = prepare().and_then(|()| {
             for (file, bytes) in beside {
                 fs::write(&stage.join(file), bytes)?;
             }
@@ -346,10 +361,10 @@ impl Store {
             // A line without a path is passed over; a path without a line would
             // never be found, and stand in the way of another.
             self.index(output)?;
-            Ok(fs::rename(&stage, &target)?)
+            Ok(fs::rename(stage, &target)?)
         });
         if let Err(error) = staged {
-            let _ = fs::remove_dir_all(&stage);
+            let _ = fs::remove_dir_all(stage);
             if self.has(&store_name) {
                 self.index(output)?;
                 return Ok(Added::Existing); // another process was first
@@ -390,9 +405,7 @@ impl Store {
             }
             fs::set_mtime(&to, FILE_TIME)?;
         }
-        let manifest = serde_json::to_vec(&output).expect("a manifest serialises");
-        fs::write(&stage.join("manifest.json"), &manifest)?;
-        Ok(())
+        write_manifest(stage, &output)
     }
 
     fn index(&self, output: &Output) -> Result<()> {
@@ -501,6 +514,16 @@ fn read_manifest(folder: &Path) -> Result<Option<Output>> {
     serde_json::from_slice(&bytes)
         .map(Some)
         .map_err(|source| StoreError::Manifest { path, source })
+}
+
+/// Writes the one form of a manifest, if it is not there yet.
+fn write_manifest(folder: &Path, output: &Output) -> Result<()> {
+    let path = folder.join("manifest.json");
+    let manifest = serde_json::to_vec(output).expect("a manifest serialises");
+    if fs::read_optional(&path)?.as_ref() != Some(&manifest) {
+        fs::write(&path, &manifest)?;
+    }
+    Ok(())
 }
 
 /// Whether a name may be one of a store path: an id, a dash, and nothing that

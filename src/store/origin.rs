@@ -4,10 +4,13 @@
 //! comes from elsewhere never looks as if it had been made here. It proves
 //! nothing, and it is this store's own: it is neither exported nor published.
 
+use std::path::Path;
+
 use serde::{Deserialize, Serialize};
 
 use super::attached::{Malformed, ORIGIN, SIGNATURES};
-use super::{Added, Result, Source, Store};
+use super::{Added, FILE_TIME, Result, Source, Store, write_manifest};
+use crate::fs;
 use crate::output::Output;
 use crate::output::provenance::Timestamp;
 use crate::trust::Signatures;
@@ -54,6 +57,14 @@ impl Origin {
     }
 }
 
+impl Origin {
+    /// The file that says it.
+    fn file(&self) -> (&'static str, Vec<u8>) {
+        let bytes = serde_json::to_vec(self).expect("an origin serialises");
+        (ORIGIN, bytes)
+    }
+}
+
 impl Store {
     /// Where an output came from; `None` for what was made here.
     ///
@@ -72,12 +83,29 @@ impl Store {
         sources: &[Source<'_>],
         signatures: Option<&Signatures>,
     ) -> Result<Added> {
-        let bytes = serde_json::to_vec(origin).expect("an origin serialises");
-        let mut beside = vec![(ORIGIN, bytes)];
+        let mut beside = vec![origin.file()];
         if let Some(signatures) = signatures {
             beside.push((SIGNATURES, signatures.to_string().into_bytes()));
         }
         self.add_beside(output, sources, &beside)
+    }
+
+    /// The same for an output whose folder is as it will be in the store, with
+    /// nothing but the manifest and the files: the folder becomes the store's, or
+    /// is removed.
+    pub(super) fn adopt_from(
+        &self,
+        origin: &Origin,
+        output: &Output,
+        folder: &Path,
+    ) -> Result<Added> {
+        self.add_prepared(output, folder, &[origin.file()], || {
+            fs::create_dir_all(&folder.join("files"))?;
+            for (index, file) in output.files.iter().enumerate() {
+                fs::set_mtime(&folder.join(file.store_name(index)), FILE_TIME)?;
+            }
+            write_manifest(folder, output)
+        })
     }
 }
 
@@ -88,7 +116,6 @@ fn parse(bytes: &[u8]) -> std::result::Result<Origin, Malformed> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fs;
     use crate::store::verify::{Depth, repair, samples, verify};
     use crate::trust::SecretKey;
 

@@ -2,6 +2,7 @@ use super::*;
 use crate::cargo::fingerprint::Fingerprint;
 use crate::output::FORMAT;
 use crate::output::provenance::Statement;
+use crate::store::Source;
 use crate::store::attached::tests::statement;
 use crate::store::verify::{Depth, Kind, samples, verify};
 use crate::trust::SecretKey;
