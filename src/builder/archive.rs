@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 use std::io::{self, Read, Write};
 use std::path::{Component, Path, PathBuf};
 
+use rayon::prelude::*;
+
 use super::{BuilderError, Content, Entry, Result};
 use crate::fs::{self, Sharing, Time};
 
@@ -142,17 +144,17 @@ pub(super) fn take(from: &Path, to: &Path) -> Result<()> {
     if fs::is_symlink(from) {
         return Err(refuse("it is a symbolic link".to_owned()));
     }
-    for relative in fs::walk(from)? {
-        let path = from.join(&relative);
+    // Where the two are not one mount each is copied.
+    fs::walk(from)?.par_iter().try_for_each(|relative| {
+        let path = from.join(relative);
         if fs::is_symlink(&path) || !path.is_file() {
             let name = relative.display();
             return Err(refuse(format!("`{name}` is no regular file")));
         }
-        let to = to.join(&relative);
+        let to = to.join(relative);
         fs::create_dir_all(to.parent().unwrap_or(from))?;
-        fs::take(&path, &to)?;
-    }
-    Ok(())
+        Ok(fs::take(&path, &to)?)
+    })
 }
 
 /// Unpacks what a command left: files and folders, nothing else, and all of it

@@ -51,6 +51,10 @@ pub const REMAPPED: [(&str, &str); 3] = [
     ("work/target", "/cargo-target"),
 ];
 
+/// The last line of a command in a container that has done all it had to, where
+/// nothing else runs there any more: what it made is as it will be.
+pub const ENDED: &str = "quickbuild has ended here";
+
 /// Numeric id of the user and the group `builder`, as whom everything runs.
 pub const BUILDER_ID: u64 = 1000;
 

@@ -40,6 +40,7 @@ pub(super) fn run(
     }
     if let Some(list) = &arguments.unpack {
         realise::unpack(list)?;
+        realise::say_ended();
         return Ok(Exit::Success.into());
     }
     let scene = Scene::new(surroundings, arguments)?;
@@ -343,6 +344,7 @@ impl<'a> Scene<'a> {
 fn inside(surroundings: &Surroundings) -> Result<ExitCode, Failure> {
     let program = surroundings.program.clone();
     realise::inside::run(std::io::stdin().lock(), &surroundings.environment, program)?;
+    realise::say_ended();
     Ok(Exit::Success.into())
 }
 

@@ -13,6 +13,7 @@
 //! | `order` | what to build, and what is valid already |
 //! | `begin` | a builder started beside the planning |
 //! | `attempt` | one run of a builder |
+//! | `alone` | when the halves in the builder have ended |
 //! | `compare` | whether two builds made the same |
 //! | `skeleton` | a workspace without its code |
 //! | `sources` | a Cargo home with the packages needed |
@@ -29,6 +30,7 @@
 //! * Nothing is compiled whose recipe is not one that was asked for.
 //! * What is valid, made by the same builder, is not made again.
 
+mod alone;
 mod attempt;
 mod audit;
 mod begin;
@@ -48,6 +50,7 @@ mod unpack;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+pub use alone::say_ended;
 pub use audit::Audit;
 pub use compare::Comparison;
 pub use inside::InsideError;

@@ -41,8 +41,8 @@ use super::{Engine, Image, engine_error, is_absent};
 use crate::builder::archive::Part;
 use crate::builder::unique_name;
 use crate::builder::{
-    BUILDER_ID, Begun, Builder, BuilderError, IsCancelled, Load, ROOT, Result, Said, Stream, Task,
-    Watcher,
+    BUILDER_ID, Begun, Builder, BuilderError, ENDED, IsCancelled, Load, ROOT, Result, Said, Stream,
+    Task, Watcher,
 };
 use crate::output::Maker;
 
@@ -392,9 +392,13 @@ impl<'a> Run<'a> {
                 return Err(BuilderError::Time { limit });
             }
         }
-        lines.end(watcher);
+        let has_ended = lines.end(watcher);
         giving.abort();
-        self.end(container)
+        if has_ended {
+            Ok(0)
+        } else {
+            self.end(container)
+        }
     }
 
     /// Whether the command goes on, as far as the engine can say.
@@ -515,6 +519,8 @@ enum Access {
 struct Lines {
     out: Vec<u8>,
     err: Vec<u8>,
+    /// Whether [`ENDED`] was said.
+    has_ended: bool,
 }
 
 impl Lines {
@@ -526,19 +532,24 @@ impl Lines {
         rest.extend_from_slice(said.as_ref());
         while let Some(end) = memchr::memchr(b'\n', rest) {
             let line: Vec<u8> = rest.drain(..=end).collect();
-            watcher.line(
-                stream,
-                String::from_utf8_lossy(&line).trim_end_matches(['\r', '\n']),
-            );
+            let line = String::from_utf8_lossy(&line);
+            let line = line.trim_end_matches(['\r', '\n']);
+            if stream == Stream::Out && line == ENDED {
+                self.has_ended = true;
+            } else {
+                watcher.line(stream, line);
+            }
         }
     }
 
-    fn end(self, watcher: &mut dyn Watcher) {
+    /// Hands on what is left, and tells whether the command's last word was among it.
+    fn end(self, watcher: &mut dyn Watcher) -> bool {
         for (stream, rest) in [(Stream::Out, self.out), (Stream::Err, self.err)] {
             if !rest.is_empty() {
                 watcher.line(stream, &String::from_utf8_lossy(&rest));
             }
         }
+        self.has_ended
     }
 }
 
