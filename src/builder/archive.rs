@@ -157,6 +157,20 @@ pub(super) fn take(from: &Path, to: &Path) -> Result<()> {
     })
 }
 
+/// Removes what is in a folder, side by side, as far as that can be. Nobody may be
+/// writing there any more.
+pub(super) fn empty(folder: &Path) {
+    let inside = fs::list_unsorted(folder).unwrap_or_default();
+    inside.par_iter().for_each(|path| {
+        if !fs::is_symlink(path) && path.is_dir() {
+            empty(path);
+            let _ = fs::remove_dir_all(path); // what stays, the engine removes
+        } else {
+            let _ = fs::remove_file(path);
+        }
+    });
+}
+
 /// Unpacks what a command left: files and folders, nothing else, and all of it
 /// below `to`. The archive's first folder is left out of the paths.
 pub(super) fn read(from: impl Read, to: &Path) -> Result<()> {
@@ -241,6 +255,20 @@ mod tests {
         assert_eq!(fs::read(&to.join("a")).unwrap(), b"a");
         let stamp = fs::Stamp::of(&to.join("a")).unwrap();
         assert_eq!(stamp.mtime, TIME);
+    }
+
+    #[test]
+    fn what_is_emptied_has_nothing_and_what_it_links_to_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let (ours, other) = (folder.path().join("ours"), folder.path().join("other"));
+        for path in [ours.join("a/b"), ours.join("c"), other.clone()] {
+            fs::create_dir_all(&path).unwrap();
+            fs::write(&path.join("file"), b"").unwrap();
+        }
+        fs::symlink(&other, &ours.join("link")).unwrap();
+        empty(&ours);
+        assert!(fs::list(&ours).unwrap().is_empty());
+        assert!(other.join("file").exists());
     }
 
     #[test]

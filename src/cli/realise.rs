@@ -39,8 +39,9 @@ pub(super) fn run(
         return inside(surroundings);
     }
     if let Some(list) = &arguments.unpack {
+        let word = realise::LastWord::reserve();
         realise::unpack(list)?;
-        realise::say_ended();
+        word.say();
         return Ok(Exit::Success.into());
     }
     let scene = Scene::new(surroundings, arguments)?;
@@ -342,9 +343,10 @@ impl<'a> Scene<'a> {
 }
 
 fn inside(surroundings: &Surroundings) -> Result<ExitCode, Failure> {
+    let word = realise::LastWord::reserve();
     let program = surroundings.program.clone();
     realise::inside::run(std::io::stdin().lock(), &surroundings.environment, program)?;
-    realise::say_ended();
+    word.say();
     Ok(Exit::Success.into())
 }
 

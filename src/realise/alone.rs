@@ -8,7 +8,9 @@
 use std::time::Duration;
 
 use rustix::io::Errno;
-use rustix::process::{Pid, Signal, WaitOptions, kill_process, wait};
+use rustix::process::{
+    DumpableBehavior, Pid, Signal, WaitOptions, kill_process, set_dumpable_behavior, wait,
+};
 
 use crate::builder::ENDED;
 use crate::console;
@@ -18,12 +20,29 @@ use crate::fs;
 const PAUSE: Duration = Duration::from_millis(5);
 const PATIENCE: u32 = 400;
 
-/// Ends what else runs in this container, and says so. Where this process is not
-/// the first of one, or something does not end, nothing is said, and who listens
-/// waits for the container's end.
-pub fn say_ended() {
-    if std::process::id() == 1 && is_alone_at_last() {
-        console::out(&format!("{ENDED}\n"));
+/// The right to say [`ENDED`].
+pub struct LastWord {
+    is_ours: bool,
+}
+
+impl LastWord {
+    /// Takes the right for this process, if it is the first of a container: what
+    /// it starts, though it has the same user, can from then on neither write to its
+    /// standard output by `/proc/<pid>/fd` nor trace it (`PR_SET_DUMPABLE` in
+    /// `proc(5)`, `ptrace(2)`).
+    pub fn reserve() -> Self {
+        let is_ours =
+            std::process::id() == 1 && set_dumpable_behavior(DumpableBehavior::NotDumpable).is_ok();
+        Self { is_ours }
+    }
+
+    /// Ends what else runs in the container, and says so. Without the right, or
+    /// where something does not end, nothing is said, and who listens waits for the
+    /// container's end.
+    pub fn say(self) {
+        if self.is_ours && is_alone_at_last() {
+            console::out(&format!("{ENDED}\n"));
+        }
     }
 }
 

@@ -50,7 +50,7 @@ mod unpack;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-pub use alone::say_ended;
+pub use alone::LastWord;
 pub use audit::Audit;
 pub use compare::Comparison;
 pub use inside::InsideError;

@@ -23,7 +23,8 @@ use crate::fs;
 /// Bytes of what is brought back that go from thread to thread at once.
 const GATHERED: usize = 1 << 20;
 
-fn of<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+/// What threads share here; none leaves it in a bad state.
+pub(super) fn of<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
     shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -86,17 +87,18 @@ impl Run<'_> {
         (is_its && fs::list(&found).is_ok_and(|files| !files.is_empty())).then_some(found)
     }
 
-    /// Moves what the command left, or has it given back.
-    pub(super) fn bring(&self, output: &Path) -> Result<()> {
-        let folder = self.folder("work");
-        match folder.map(|folder| archive::take(&folder.join("out"), output)) {
-            Some(Ok(())) => Ok(()),
-            // Files may be out of reach one by one, as a rootless engine's are. What
-            // was moved stays, and is not among those that follow.
-            None => self.bring_back(output),
-            Some(Err(BuilderError::File(error))) if !error.is_full() => self.bring_back(output),
-            Some(refused) => refused,
+    /// Moves what the command left, and tells from where, or has it given back.
+    pub(super) fn bring(&self, output: &Path) -> Result<Option<PathBuf>> {
+        if let Some(folder) = self.folder("work") {
+            match archive::take(&folder.join("out"), output) {
+                Ok(()) => return Ok(Some(folder)),
+                // Files may be out of reach one by one, as a rootless engine's are.
+                // What was moved stays, and is not among those that follow.
+                Err(BuilderError::File(error)) if !error.is_full() => {}
+                Err(refused) => return Err(refused),
+            }
         }
+        self.bring_back(output).map(|()| None)
     }
 
     /// Unpacks what the command left.

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `images` | which images there are, and loading one |
 //! | `run` | one task in one container |
+//! | `lines` | what a container says |
 //! | `files` | files into a task's volumes, and out of them |
 //! | `memory` | whether a task's files fit into memory |
 //! | `pipe` | between threads and streams |
@@ -16,6 +17,7 @@
 mod files;
 mod images;
 mod leftovers;
+mod lines;
 mod memory;
 mod pipe;
 mod probe;

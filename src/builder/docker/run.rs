@@ -18,11 +18,11 @@
 use std::collections::HashMap;
 use std::fmt::Debug;
 use std::future::Future;
-use std::path::Path;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use bollard::container::{AttachContainerResults, LogOutput};
+use bollard::container::AttachContainerResults;
 use bollard::models::{
     ContainerCreateBody, ContainerState, HostConfig, HostConfigLogConfig, Mount, MountType,
     MountVolumeOptions, ResourcesUlimits, VolumeCreateRequest,
@@ -35,14 +35,15 @@ use futures_util::StreamExt as _;
 use futures_util::future::{join, join_all};
 use tokio::io::AsyncWriteExt as _;
 
+use super::files::of;
 use super::leftovers::labels;
+use super::lines::Lines;
 use super::memory::in_memory_of;
 use super::{Engine, Image, engine_error, is_absent};
-use crate::builder::archive::Part;
+use crate::builder::archive::{self, Part};
 use crate::builder::unique_name;
 use crate::builder::{
-    BUILDER_ID, Begun, Builder, BuilderError, ENDED, IsCancelled, Load, ROOT, Result, Said, Stream,
-    Task, Watcher,
+    BUILDER_ID, Begun, Builder, BuilderError, IsCancelled, Load, ROOT, Result, Said, Task, Watcher,
 };
 use crate::output::Maker;
 
@@ -79,8 +80,16 @@ pub struct Container<'a> {
     engine: &'a Engine,
     image: Image,
     maker: Maker,
-    /// Tasks whose containers and volumes are still there.
-    left: Mutex<Vec<String>>,
+    left: Mutex<Vec<Left>>,
+}
+
+/// A task whose containers and volumes are still there.
+#[derive(Debug)]
+pub(super) struct Left {
+    name: String,
+    /// A folder of this machine that its outputs were moved from: nobody writes
+    /// there any more.
+    folder: Option<PathBuf>,
 }
 
 impl Drop for Container<'_> {
@@ -124,23 +133,24 @@ impl Builder for Container<'_> {
             image: &self.image,
             task,
             name: unique_name(),
+            left: &self.left,
         };
-        self.left().push(run.name.clone());
+        of(&self.left).push(Left {
+            name: run.name.clone(),
+            folder: None,
+        });
         Ok(Box::new(run.begin(is_cancelled)?))
     }
 
     fn tidy(&self) {
-        let names = std::mem::take(&mut *self.left());
-        for name in names {
-            self.engine.remove(&name);
+        let left = std::mem::take(&mut *of(&self.left));
+        for Left { name, folder } in left {
+            std::thread::scope(|scope| {
+                // The engine would remove one file after the other.
+                scope.spawn(|| folder.as_deref().map(archive::empty));
+                self.engine.remove(&name);
+            });
         }
-    }
-}
-
-impl Container<'_> {
-    fn left(&self) -> MutexGuard<'_, Vec<String>> {
-        // A list of names cannot be left in a bad state.
-        self.left.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -151,6 +161,7 @@ pub(super) struct Run<'a> {
     task: &'a Task,
     /// Of the container and, with an ending, of its volumes.
     pub(super) name: String,
+    left: &'a Mutex<Vec<Left>>,
 }
 
 /// A task whose container waits for its word.
@@ -171,8 +182,14 @@ impl Begun for Waiting<'_> {
         let Self { run, building } = *self;
         run.upload(load.files)?;
         let code = run.follow(building, load.input, watcher)?;
-        if code == 0 {
-            run.bring(load.output)?;
+        if code == 0
+            && let Some(folder) = run.bring(load.output)?
+        {
+            let mut left = of(run.left);
+            let ours = left.iter_mut().find(|left| left.name == run.name);
+            if let Some(left) = ours {
+                left.folder = Some(folder);
+            }
         }
         Ok(code)
     }
@@ -512,83 +529,4 @@ impl Step {
 enum Access {
     Reading,
     Writing,
-}
-
-/// Pieces of two streams, put together to lines.
-#[derive(Default)]
-struct Lines {
-    out: Vec<u8>,
-    err: Vec<u8>,
-    /// Whether [`ENDED`] was said.
-    has_ended: bool,
-}
-
-impl Lines {
-    fn take(&mut self, said: LogOutput, watcher: &mut dyn Watcher) {
-        let (stream, rest) = match &said {
-            LogOutput::StdErr { .. } => (Stream::Err, &mut self.err),
-            _ => (Stream::Out, &mut self.out),
-        };
-        rest.extend_from_slice(said.as_ref());
-        while let Some(end) = memchr::memchr(b'\n', rest) {
-            let line: Vec<u8> = rest.drain(..=end).collect();
-            let line = String::from_utf8_lossy(&line);
-            let line = line.trim_end_matches(['\r', '\n']);
-            if stream == Stream::Out && line == ENDED {
-                self.has_ended = true;
-            } else {
-                watcher.line(stream, line);
-            }
-        }
-    }
-
-    /// Hands on what is left, and tells whether the command's last word was among it.
-    fn end(self, watcher: &mut dyn Watcher) -> bool {
-        for (stream, rest) in [(Stream::Out, self.out), (Stream::Err, self.err)] {
-            if !rest.is_empty() {
-                watcher.line(stream, &String::from_utf8_lossy(&rest));
-            }
-        }
-        self.has_ended
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    struct Said(Vec<(Stream, String)>);
-
-    impl Watcher for Said {
-        fn line(&mut self, stream: Stream, line: &str) {
-            self.0.push((stream, line.to_owned()));
-        }
-        fn is_cancelled(&self) -> bool {
-            false
-        }
-    }
-
-    #[test]
-    fn pieces_make_lines_by_stream() {
-        let out = |text: &'static str| LogOutput::StdOut {
-            message: text.into(),
-        };
-        let err = |text: &'static str| LogOutput::StdErr {
-            message: text.into(),
-        };
-        let mut said = Said(Vec::new());
-        let mut lines = Lines::default();
-        for piece in [out("a"), err("x\ny"), out("b\r\nc")] {
-            lines.take(piece, &mut said);
-        }
-        lines.end(&mut said);
-        let said: Vec<(Stream, &str)> = said.0.iter().map(|(s, l)| (*s, l.as_str())).collect();
-        let expected = [
-            (Stream::Err, "x"),
-            (Stream::Out, "ab"),
-            (Stream::Out, "c"),
-            (Stream::Err, "y"),
-        ];
-        assert_eq!(said, expected);
-    }
 }

@@ -31,7 +31,9 @@ fn main() {
         }
     }
     let source = concat!(env!("CARGO_MANIFEST_DIR"), "/src/lib.rs");
-    for file in [source, "/quickbuild/in/quickbuild", "/quickbuild/in/new", "/usr/new", "/etc/new", "/new"] {
+    let first = ["/proc/1/fd/1", "/proc/1/mem"]; // the process that says how it ended
+    let files = [source, "/quickbuild/in/quickbuild", "/quickbuild/in/new", "/usr/new", "/etc/new", "/new"];
+    for file in files.into_iter().chain(first) {
         if std::fs::OpenOptions::new().create(true).append(true).open(file).is_ok() {
             found.push(format!("wrote {file}"));
         }
@@ -69,6 +71,32 @@ fn a_script_reaches_nothing_but_its_own_folder() {
         }
     }
     assert_eq!(found, ["builder"]);
+    assert_nothing_left(&env);
+}
+
+/// What a script leaves running neither outlives the build nor is waited for.
+#[test]
+fn a_script_that_leaves_something_running_ends_with_the_build() {
+    let Some(env) = with_builder() else { return };
+    limit(&env, "time = \"60s\"");
+    let script = r#"
+use std::process::{Command, Stdio};
+
+fn main() {
+    println!("cargo:rerun-if-changed=build.rs");
+    let mut orphan = Command::new("sh");
+    let loop_for_ever = "trap '' HUP INT TERM; while :; do echo still here >>../../../more; sleep 1; done &";
+    orphan.arg("-c").arg(loop_for_ever).current_dir(std::env::var("OUT_DIR").unwrap());
+    orphan.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    assert!(orphan.status().unwrap().success());
+}"#;
+    let project = project_with_script(&env, "leaving", script);
+    let outcome = env.quickbuild(&project, &["realise", "--builder", "docker"]);
+    let outcome = outcome.success();
+    assert!(outcome.stdout.contains("4 outputs valid"), "{outcome}");
+    let _ = env.quickbuild(&project, &["store", "verify"]).success();
+    let log = env.quickbuild(&project, &["log", "tiny"]).success();
+    assert!(!log.stdout.contains("has ended here"), "{log}");
     assert_nothing_left(&env);
 }
 
