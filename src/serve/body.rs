@@ -112,10 +112,10 @@ pub(super) struct FilePart {
 type Reading = (Box<[u8]>, Result<usize, FsError>);
 
 impl FilePart {
-    pub(super) fn new(file: File, path: PathBuf, pool: Arc<Pool>) -> Self {
+    pub(super) fn new(file: Arc<File>, path: Arc<PathBuf>, pool: Arc<Pool>) -> Self {
         Self {
-            file: Arc::new(file),
-            path: Arc::new(path),
+            file,
+            path,
             offset: 0,
             left: 0,
             pool,

@@ -29,6 +29,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
+use super::threads::Threads;
 use super::tls::{self, TlsError, TlsFiles};
 
 /// How long nothing may move on a connection.
@@ -70,6 +71,7 @@ pub struct Door {
     tls: Option<TlsAcceptor>,
     connections: usize,
     grace: Duration,
+    threads: Option<Threads>,
 }
 
 impl Door {
@@ -85,7 +87,15 @@ impl Door {
             tls: None,
             connections,
             grace,
+            threads: None,
         })
+    }
+
+    /// The same where each connection stays in one thread of these, for answers that
+    /// wait for nothing that lives in another.
+    pub fn with_threads(mut self, threads: Threads) -> Self {
+        self.threads = Some(threads);
+        self
     }
 
     /// The same with a certificate, if there is one.
@@ -106,21 +116,19 @@ impl Door {
         let permits = Arc::new(Semaphore::new(self.connections));
         while let Some((stream, from, permit)) = self.next(&permits, &stop).await {
             let (site, stop, tls) = (Arc::clone(&site), stop.clone(), self.tls.clone());
-            tokio::spawn(async move {
+            let serve = async move {
                 site.connected();
-                let _ = stream.set_nodelay(true);
-                match tls {
-                    None => talk(stream, from, &site, stop).await,
-                    Some(tls) => {
-                        // Whoever does not speak TLS has nothing to say here.
-                        if let Ok(Ok(stream)) = timeout(HEAD, tls.accept(stream)).await {
-                            talk(stream, from, &site, stop).await;
-                        }
-                    }
+                // Gone again, or no descriptor is left.
+                if let Ok(stream) = TcpStream::from_std(stream) {
+                    greet(stream, from, &site, tls, stop).await;
                 }
                 site.disconnected();
                 drop(permit);
-            });
+            };
+            match &self.threads {
+                Some(threads) => threads.next().spawn(serve),
+                None => tokio::spawn(serve),
+            };
         }
         drop(self.listener);
         let all = timeout(self.grace, permits.acquire_many(limit)).await;
@@ -135,12 +143,14 @@ impl Door {
         &self,
         permits: &Arc<Semaphore>,
         stop: &watch::Receiver<bool>,
-    ) -> Option<(TcpStream, IpAddr, OwnedSemaphorePermit)> {
+    ) -> Option<(std::net::TcpStream, IpAddr, OwnedSemaphorePermit)> {
         let accept = async {
             let permit = Arc::clone(permits).acquire_owned().await;
             let permit = permit.expect("the semaphore is never closed");
             loop {
-                match self.listener.accept().await {
+                // It may be another thread's from here on.
+                let accepted = self.listener.accept().await;
+                match accepted.and_then(|(stream, from)| Ok((stream.into_std()?, from))) {
                     Ok((stream, from)) => return (stream, from.ip().to_canonical(), permit),
                     // Gone again, or no file descriptor is left.
                     Err(_error) => sleep(Duration::from_millis(50)).await,
@@ -152,6 +162,26 @@ impl Door {
         match select(pin!(accept), pin!(stopped)).await {
             Either::Left((accepted, _)) => Some(accepted),
             Either::Right(_) => None,
+        }
+    }
+}
+
+/// Serves one connection, behind TLS if there is a certificate.
+async fn greet<A: Application>(
+    stream: TcpStream,
+    from: IpAddr,
+    site: &Arc<A>,
+    tls: Option<TlsAcceptor>,
+    stop: watch::Receiver<bool>,
+) {
+    let _ = stream.set_nodelay(true);
+    match tls {
+        None => talk(stream, from, site, stop).await,
+        Some(tls) => {
+            // Whoever does not speak TLS has nothing to say here.
+            if let Ok(Ok(stream)) = timeout(HEAD, tls.accept(stream)).await {
+                talk(stream, from, site, stop).await;
+            }
         }
     }
 }

@@ -4,7 +4,7 @@
 //! ```text
 //! connections ─► site ─► tokens, rate          who is let in
 //!                 │
-//!                 ├─► body, conditions         files: parts, tags, pieces
+//!                 ├─► files, body, conditions  files: in memory, parts, tags, pieces
 //!                 ├─► catalogue                calls: all documents in memory
 //!                 └─► uploads, accept          what others publish, verified first
 //!                              ▲
@@ -28,6 +28,7 @@ mod body;
 mod catalogue;
 mod conditions;
 pub mod connections;
+mod files;
 pub mod log;
 mod metrics;
 mod mirror;
@@ -35,6 +36,7 @@ pub mod rate;
 mod reply;
 mod route;
 mod site;
+mod threads;
 pub mod times;
 mod tls;
 mod tokens;
@@ -65,6 +67,7 @@ use metrics::Metrics;
 use mirror::{Mirror, MirrorError, State};
 use rate::Rates;
 use site::{Site, Tools, Writing};
+use threads::Threads;
 use uploads::Uploads;
 
 pub use tls::{TlsError, TlsFiles};
@@ -206,9 +209,8 @@ pub fn run(options: Options, started: impl FnOnce(SocketAddr)) -> Result<(), Ser
         connections: options.limits.connections,
         tools: Tools::default(),
     });
-    let runtime = tokio::runtime::Builder::new_multi_thread()
+    let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
-        .thread_name("serve")
         .build()
         .map_err(ServeError::Start)?;
     let address = options.listen;
@@ -216,7 +218,8 @@ pub fn run(options: Options, started: impl FnOnce(SocketAddr)) -> Result<(), Ser
     let door = runtime
         .block_on(door)
         .map_err(|source| ServeError::Listen { address, source })?
-        .with_tls(options.tls.as_ref())?;
+        .with_tls(options.tls.as_ref())?
+        .with_threads(Threads::start().map_err(ServeError::Start)?);
     let own = door.address().map_err(ServeError::Start)?;
     let weak = Arc::downgrade(&site);
     let told = move || {

@@ -16,6 +16,26 @@ pub(super) struct Reply {
     content: Content,
 }
 
+/// Whether and how long whoever stands between may keep an answer.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Keeping {
+    /// Whether it is for one client only.
+    pub(super) is_private: bool,
+    /// Whether it never changes.
+    pub(super) is_final: bool,
+}
+
+impl Keeping {
+    fn header(self) -> HeaderValue {
+        HeaderValue::from_static(match (self.is_private, self.is_final) {
+            (false, false) => "public, max-age=60",
+            (false, true) => "public, max-age=31536000, immutable",
+            (true, false) => "private, max-age=60",
+            (true, true) => "private, max-age=31536000, immutable",
+        })
+    }
+}
+
 /// What there is to say, or why not.
 pub(super) type Handled = Result<Reply, Reply>;
 
@@ -26,7 +46,7 @@ impl Reply {
             headers: Vec::new(),
             content,
         }
-        .with(CONTENT_TYPE, kind)
+        .with(CONTENT_TYPE, HeaderValue::from_static(kind))
     }
 
     /// Without a body.
@@ -55,8 +75,8 @@ impl Reply {
     }
 
     /// The same with a header.
-    pub(super) fn with(mut self, name: HeaderName, value: impl AsRef<str>) -> Self {
-        match HeaderValue::from_str(value.as_ref()) {
+    pub(super) fn with(mut self, name: HeaderName, value: impl TryInto<HeaderValue>) -> Self {
+        match value.try_into() {
             Ok(value) => self.headers.push((name, value)),
             Err(_not_ascii) => debug_assert!(false, "a header of ours is not one"),
         }
@@ -64,8 +84,8 @@ impl Reply {
     }
 
     /// The same, to be kept by whoever stands between.
-    pub(super) fn kept(self, how: &str) -> Self {
-        self.with(CACHE_CONTROL, how)
+    pub(super) fn kept(self, keeping: Keeping) -> Self {
+        self.with(CACHE_CONTROL, keeping.header())
     }
 
     /// What is sent, logged when it is gone; of a `HEAD`, without the body.

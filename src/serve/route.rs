@@ -78,9 +78,10 @@ impl Target {
             "closures" => Question::Closures,
             "archives" => {
                 let name = name.strip_suffix(".tar.zst")?;
-                let sha256: ContentHash = name.parse().ok()?;
+                let sha256 = name.parse().ok()?;
                 // One spelling each.
-                return (sha256.to_string() == name).then_some(Self::Archive(sha256));
+                let has_capitals = name.bytes().any(|byte| byte.is_ascii_uppercase());
+                return (!has_capitals).then_some(Self::Archive(sha256));
             }
             _ => return None,
         };

@@ -21,19 +21,20 @@ use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 
 use super::accept::{Accepted, Rules, said, tag};
-use super::body::{Answer, Content, FilePart, Parts, Pool};
+use super::body::{Answer, Content, Parts};
 use super::catalogue::Catalogue;
 use super::conditions::{Condition, Part, is_known};
 use super::connections::Application;
+use super::files::{Files, Open};
 use super::log::{AccessLog, Record};
 use super::metrics::Metrics;
 use super::rate::Rates;
-use super::reply::{Handled, Reply};
+use super::reply::{Handled, Keeping, Reply};
 use super::route::Target;
 use super::tokens::{Standing, Tokens};
 use super::uploads::{ReceiveError, Uploads, next, whole};
-use crate::digest::{ContentHash, ContentHasher};
-use crate::fs::{self, File, Stamp};
+use crate::digest::ContentHash;
+use crate::fs::{self, Stamp};
 use crate::substituter::{INVENTORY, Question, archive_path, document};
 
 /// Bytes of a body that nobody wants, which are received all the same: many
@@ -67,7 +68,7 @@ pub(super) struct Writing {
 
 /// What requests share.
 pub(super) struct Tools {
-    pool: Arc<Pool>,
+    files: Files,
     tags: Mutex<BTreeMap<PathBuf, (Stamp, String)>>,
     /// Reading in other threads, so many at once.
     reading: Semaphore,
@@ -78,7 +79,7 @@ pub(super) struct Tools {
 impl Default for Tools {
     fn default() -> Self {
         Self {
-            pool: Arc::default(),
+            files: Files::default(),
             tags: Mutex::default(),
             reading: Semaphore::new(AT_WORK),
             writing: Semaphore::new(AT_WORK),
@@ -238,14 +239,11 @@ impl Site {
         }
     }
 
-    /// How long whoever stands between may keep something.
-    fn kept(&self, how: &str) -> String {
-        let who = if self.tokens.guards_reading() {
-            "private"
-        } else {
-            "public"
-        };
-        format!("{who}, {how}")
+    fn keeping(&self, is_final: bool) -> Keeping {
+        Keeping {
+            is_private: self.tokens.guards_reading(),
+            is_final,
+        }
     }
 
     fn info(&self, headers: &HeaderMap) -> Handled {
@@ -254,47 +252,46 @@ impl Site {
         let info = said(&bytes.ok_or_else(absent)?, document::INFO);
         let bytes = info.map_err(|error| Reply::failure(&error))?.to_bytes();
         let tag = tag(ContentHash::of(&bytes));
-        let kept = self.kept("max-age=60");
+        let keeping = self.keeping(false);
         if is_known(headers, &tag) {
-            return Ok(unchanged(&tag, &kept));
+            return Ok(unchanged(&tag, keeping));
         }
         let content = Content::Whole(bytes.into());
         let reply = Reply::new(StatusCode::OK, "application/json", content);
-        Ok(reply.kept(&kept).with(ETAG, tag))
+        Ok(reply.kept(keeping).with(ETAG, tag))
     }
 
     fn archive(&self, sha256: ContentHash, headers: &HeaderMap) -> Handled {
-        let file = self.open(&archive_path(sha256))?;
-        let kept = self.kept("max-age=31536000, immutable");
-        Ok(self.file(file, &format!("\"{sha256}\""), &kept, headers))
+        let open = self.open(&archive_path(sha256))?;
+        let keeping = self.keeping(true);
+        Ok(self.file(open, &format!("\"{sha256}\""), keeping, headers))
     }
 
     async fn document(self: &Arc<Self>, path: &str, headers: &HeaderMap) -> Handled {
-        let tag = self.document_tag(path).await?;
-        let file = self.open(path)?;
-        let kept = self.kept("max-age=60");
-        Ok(self.file(file, &tag, &kept, headers))
+        let open = self.open(path)?;
+        let tag = self.document_tag(&open).await?;
+        let keeping = self.keeping(false);
+        Ok(self.file(open, &tag, keeping, headers))
     }
 
     /// A file, or the part of it that is wanted.
-    fn file(&self, open: Open, tag: &str, kept: &str, headers: &HeaderMap) -> Reply {
+    fn file(&self, open: Open, tag: &str, keeping: Keeping, headers: &HeaderMap) -> Reply {
         if is_known(headers, tag) {
-            return unchanged(tag, kept);
+            return unchanged(tag, keeping);
         }
-        let size = open.size;
-        let part = FilePart::new(open.file, open.path, Arc::clone(&self.tools.pool));
+        let size = open.stamp().size;
         let reply = |status, content| {
             let reply = Reply::new(status, "application/zstd", content);
             reply
-                .kept(kept)
-                .with(ACCEPT_RANGES, "bytes")
+                .kept(keeping)
+                .with(ACCEPT_RANGES, HeaderValue::from_static("bytes"))
                 .with(ETAG, tag)
         };
         match Part::of(headers, size, tag) {
-            Part::All => reply(StatusCode::OK, part.part(0, size)),
+            Part::All => reply(StatusCode::OK, self.tools.files.part(open, 0..size)),
             Part::Some(range) => {
-                let content = part.part(range.start, range.end - range.start);
                 let said = format!("bytes {}-{}/{size}", range.start, range.end - 1);
+                let content = self.tools.files.part(open, range);
                 reply(StatusCode::PARTIAL_CONTENT, content).with(CONTENT_RANGE, said)
             }
             Part::Beyond => {
@@ -306,31 +303,22 @@ impl Site {
     }
 
     fn open(&self, path: &str) -> Result<Open, Reply> {
-        let path = self.folder.join(path);
-        let file = match fs::open(&path) {
-            Ok(file) => file,
-            Err(error) if error.is_absent() => return Err(absent()),
-            Err(error) => return Err(Reply::failure(&error)),
-        };
-        let stamp = Stamp::of_open(&file, &path).map_err(|error| Reply::failure(&error))?;
-        Ok(Open {
-            file,
-            path,
-            size: stamp.size,
+        let open = self.tools.files.open(self.folder.join(path));
+        open.map_err(|error| match error.is_absent() {
+            true => absent(),
+            false => Reply::failure(&error),
         })
     }
 
     /// The tag of a document: it follows from its bytes, so that all servers of
     /// the same files have the same.
-    async fn document_tag(self: &Arc<Self>, path: &str) -> Result<String, Reply> {
-        let open = self.open(path)?;
-        let stamp = Stamp::of_open(&open.file, &open.path);
-        let stamp = stamp.map_err(|error| Reply::failure(&error))?;
-        if let Some(tag) = self.tools.tag(&open.path, stamp) {
+    async fn document_tag(&self, open: &Open) -> Result<String, Reply> {
+        if let Some(tag) = self.tools.tag(open.path(), open.stamp()) {
             return Ok(tag);
         }
-        let path = open.path.clone();
-        let hashed = done(&self.tools.reading, move || hash(&open)).await?;
+        let (path, stamp) = (open.path().to_owned(), open.stamp());
+        let open = open.clone();
+        let hashed = done(&self.tools.reading, move || open.hash()).await?;
         let tag = tag(hashed.map_err(|error| Reply::failure(&error))?);
         self.tools.keep_tag(path, stamp, tag.clone());
         Ok(tag)
@@ -463,34 +451,13 @@ async fn done<T: Send + 'static>(
     done.map_err(|error| Reply::failure(&error))
 }
 
-/// A file that is open.
-struct Open {
-    file: File,
-    path: PathBuf,
-    size: u64,
-}
-
-fn hash(open: &Open) -> fs::Result<ContentHash> {
-    let mut hasher = ContentHasher::default();
-    let mut buffer = vec![0; 128 << 10];
-    let mut offset = 0;
-    loop {
-        let count = fs::read_at(&open.file, &open.path, offset, &mut buffer)?;
-        if count == 0 {
-            return Ok(hasher.finish());
-        }
-        hasher.update(&buffer[..count]);
-        offset += count as u64;
-    }
-}
-
 fn absent() -> Reply {
     Reply::line(StatusCode::NOT_FOUND, "there is nothing here")
 }
 
-fn unchanged(tag: &str, kept: &str) -> Reply {
+fn unchanged(tag: &str, keeping: Keeping) -> Reply {
     Reply::empty(StatusCode::NOT_MODIFIED)
-        .kept(kept)
+        .kept(keeping)
         .with(ETAG, tag)
 }
 
