@@ -1,15 +1,18 @@
 //! A lock file changed by Cargo itself.
 //!
-//! Each package is moved with `cargo update --precise` (Cargo book, "cargo
-//! update"), in a workspace that nobody else uses. Packages that must move
-//! together refuse to move alone, so those that did not are tried again after
-//! others have. Afterwards Cargo is asked whether the lock file is as it would
-//! write it (`--locked`).
+//! It happens in a workspace that nobody else uses. First many packages are moved at
+//! once: the lock file gets their new versions, as from a hand that merges two of
+//! them, and Cargo puts it in order (`cargo update --workspace`). What is left is
+//! moved with `cargo update --precise`, one package after the other (Cargo book,
+//! "cargo update"); packages that must move together refuse to move alone, so those
+//! that did not are tried again after others have. Afterwards Cargo is asked whether
+//! the lock file is as it would write it (`--locked`).
 
 use std::path::Path;
 use std::process::Command;
 
 use semver::Version;
+use toml_edit::{Array, ArrayOfTables, DocumentMut, Table};
 
 use super::lock_graph::{LockError, LockGraph};
 use super::{CargoError, output_of};
@@ -75,6 +78,7 @@ pub struct Workshop<'a> {
 impl Workshop<'_> {
     /// Moves packages, and then those of `added` that came in with them.
     pub fn relock(&self, moves: &[Move], added: &[Move]) -> Result<Relocked, RelockError> {
+        self.together(moves)?;
         let mut refused = self.rounds(moves)?;
         refused.extend(self.rounds(added)?);
         self.prove()?;
@@ -82,6 +86,37 @@ impl Workshop<'_> {
             refused,
             lock: fs::read(&self.root.join("Cargo.lock"))?,
         })
+    }
+
+    /// Moves packages at once, or half of them and then the other half, and so on:
+    /// one that Cargo refuses keeps the others only from one question.
+    fn together(&self, moves: &[Move]) -> Result<(), RelockError> {
+        if moves.len() < 2 || self.at_once(moves)? {
+            return Ok(());
+        }
+        let (first, second) = moves.split_at(moves.len() / 2);
+        self.together(first)?;
+        self.together(second)
+    }
+
+    /// Whether Cargo takes a lock file with all of these moves; it is left as it was
+    /// otherwise.
+    fn at_once(&self, moves: &[Move]) -> Result<bool, RelockError> {
+        let path = self.root.join("Cargo.lock");
+        let before = fs::read(&path)?;
+        let Some(after) = rewritten(&before, moves) else {
+            return Ok(false);
+        };
+        fs::write(&path, after.as_bytes())?;
+        let arguments = ["update", "--workspace"];
+        let mut updated = self.cargo(&arguments, Network::Forbidden);
+        if updated.is_err() && self.network == Network::Allowed {
+            updated = self.cargo(&arguments, Network::Allowed);
+        }
+        if updated.is_err() {
+            fs::write(&path, &before)?;
+        }
+        Ok(updated.is_ok())
     }
 
     /// Moves packages until no more move.
@@ -170,6 +205,55 @@ impl Workshop<'_> {
     }
 }
 
+/// A lock file in which packages have other versions, and nothing that follows from
+/// a version: Cargo adds the checksum, and passes over what a package no longer
+/// needs (`EncodableResolve::into_resolve` in Cargo's
+/// `src/cargo/core/resolver/encode.rs`). None of what cannot be read.
+fn rewritten(lock: &[u8], moves: &[Move]) -> Option<String> {
+    let mut document: DocumentMut = std::str::from_utf8(lock).ok()?.parse().ok()?;
+    let packages = document.get_mut("package")?.as_array_of_tables_mut()?;
+    for wanted in moves {
+        rewrite(packages, wanted);
+    }
+    Some(document.to_string())
+}
+
+fn rewrite(packages: &mut ArrayOfTables, wanted: &Move) {
+    let is = |package: &Table, version: &Version| {
+        let text = |field| package.get(field).and_then(|item| item.as_str());
+        let is_of_registry = text("source").is_some_and(|source| !source.starts_with("git+"));
+        let found = text("version").and_then(|version| Version::parse(version).ok());
+        is_of_registry && text("name") == Some(&wanted.name) && found.as_ref() == Some(version)
+    };
+    if packages.iter().any(|package| is(package, &wanted.to)) {
+        packages.retain(|package| !is(package, &wanted.from));
+    }
+    let (from, to) = (wanted.from.to_string(), wanted.to.to_string());
+    for package in packages.iter_mut() {
+        if is(package, &wanted.from) {
+            package["version"] = toml_edit::value(to.as_str());
+            package.remove("checksum");
+        }
+        let Some(dependencies) = package.get_mut("dependencies") else {
+            continue;
+        };
+        let written = dependencies.as_array().into_iter().flatten();
+        let written = written.filter_map(|dependency| dependency.as_str());
+        // `name`, `name version` or `name version (source)`.
+        let moved = written.map(|dependency| {
+            let mut words: Vec<&str> = dependency.split(' ').collect();
+            if let [name, version, ..] = &mut words[..]
+                && *name == wanted.name
+                && *version == from
+            {
+                *version = &to;
+            }
+            words.join(" ")
+        });
+        *dependencies = toml_edit::value(moved.collect::<Array>());
+    }
+}
+
 /// A package's compatible versions (Cargo book, "Version requirement syntax"):
 /// the leftmost number that is not zero decides.
 pub fn line(version: &Version) -> (u64, u64, u64) {
@@ -177,5 +261,44 @@ pub fn line(version: &Version) -> (u64, u64, u64) {
         (0, 0, patch) => (0, 0, patch),
         (0, minor, _) => (0, minor, 0),
         (major, _, _) => (major, 0, 0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn version(text: &str) -> Version {
+        Version::parse(text).unwrap()
+    }
+
+    #[test]
+    fn a_version_moves_wherever_it_is_written() {
+        let registry = "source = \"registry+https://example.org\"\n";
+        let package = |name: &str, version: &str, rest: &str| {
+            format!("[[package]]\nname = \"{name}\"\nversion = \"{version}\"\n{rest}\n")
+        };
+        let lock = |a: &str, checksum: &str| {
+            let needs = format!("dependencies = [\"a {a}\", \"b\", \"a 2.0.0\"]\n");
+            let packages = [
+                package("a", a, &format!("{registry}{checksum}")),
+                package("a", "2.0.0", registry),
+                package("b", "1.0.0", registry),
+                package("c", "1.0.0", &needs),
+            ];
+            format!("version = 4\n\n{}", packages.concat())
+        };
+        let wanted = |to: &str| Move {
+            name: "a".to_owned(),
+            from: version("1.0.0"),
+            to: version(to),
+        };
+        let before = lock("1.0.0", "checksum = \"aa\"\n");
+        let after = rewritten(before.as_bytes(), &[wanted("1.0.5")]).unwrap();
+        assert_eq!(after, lock("1.0.5", ""));
+        // Two become one.
+        let after = rewritten(before.as_bytes(), &[wanted("2.0.0")]).unwrap();
+        assert_eq!(after.matches("name = \"a\"").count(), 1, "{after}");
+        assert!(rewritten(b"[[package", &[]).is_none());
     }
 }

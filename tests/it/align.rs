@@ -2,6 +2,7 @@
 //! and real crates.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use quickbuild::substituter::{INVENTORY, Inventory};
@@ -173,6 +174,25 @@ fn a_lock_moves_to_what_is_prebuilt_and_cargo_finds_it_fresh() {
     // And it is what it promised: nothing of others is compiled.
     let built = world.env.built(&project, &["build"]);
     assert_eq!(built.into_iter().collect::<Vec<_>>(), ["tiny"]);
+}
+
+/// However many packages move, Cargo is not asked for each.
+#[test]
+fn packages_move_at_once() {
+    let world = World::new();
+    let project = world.client(REQUIREMENTS);
+    let calls = world.env.root().join("calls");
+    let cargo = world.env.root().join("cargo-that-notes");
+    let script = format!("#!/bin/sh\necho \"$*\" >>{calls:?}\nexec cargo \"$@\"\n");
+    fs::write(&cargo, script).unwrap();
+    fs::set_permissions(&cargo, fs::Permissions::from_mode(0o755)).unwrap();
+    let env = world.env.with("CARGO", cargo.to_str().unwrap());
+    let arguments = ["align", "--format", "json"];
+    let report = json(&env.quickbuild(&project, &arguments).success());
+    assert_eq!(report["changes"].as_array().unwrap().len(), BUILT.len());
+    let calls = fs::read_to_string(&calls).unwrap();
+    assert!(calls.contains("update --workspace"), "{calls}");
+    assert!(!calls.contains("--precise"), "{calls}");
 }
 
 #[test]
