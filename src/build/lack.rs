@@ -1,6 +1,6 @@
 //! What a command lacked, for whoever builds ahead.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
 
 use crate::cargo::source::is_crates_io;
@@ -112,17 +112,23 @@ fn lacking(context: &Context, plan: &Plan) -> Vec<PackageRecipe> {
     if missing.is_empty() {
         return Vec::new();
     }
-    let packages = export(&plan.units, &context.common).packages;
-    let packages: BTreeMap<RecipeHash, PackageRecipe> =
-        packages.into_iter().map(|p| (p.hash(), p)).collect();
+    let mut packages = export(&plan.units, &context.common).packages;
+    packages.sort_by_key(PackageRecipe::hash);
+    // One may need any of another's units: the run of a build script, by `links`.
+    let mut of_unit = HashMap::new();
+    for package in &packages {
+        for unit in package.hashes() {
+            of_unit.entry(*unit).or_insert(package);
+        }
+    }
     let mut order = Order {
-        packages: &packages,
+        of_unit,
         done: HashMap::new(),
         list: Vec::new(),
     };
-    for (hash, package) in &packages {
+    for package in &packages {
         if package.hashes().iter().any(|hash| missing.contains(hash)) {
-            order.visit(*hash);
+            order.visit(package);
         }
     }
     order.list.into_iter().cloned().collect()
@@ -130,27 +136,25 @@ fn lacking(context: &Context, plan: &Plan) -> Vec<PackageRecipe> {
 
 /// Packages in an order in which each comes after what it needs.
 struct Order<'a> {
-    packages: &'a BTreeMap<RecipeHash, PackageRecipe>,
-    /// Whether all of it is public.
+    of_unit: HashMap<RecipeHash, &'a PackageRecipe>,
+    /// Whether all of it is public, by the main unit.
     done: HashMap<RecipeHash, bool>,
     list: Vec<&'a PackageRecipe>,
 }
 
-impl Order<'_> {
+impl<'a> Order<'a> {
     /// Adds one after what it needs, if all of it is public; says whether it is.
-    fn visit(&mut self, hash: RecipeHash) -> bool {
-        if let Some(done) = self.done.get(&hash) {
+    fn visit(&mut self, package: &'a PackageRecipe) -> bool {
+        if let Some(done) = self.done.get(&package.hash()) {
             return *done;
         }
-        // Hashes have no circles.
-        let Some(package) = self.packages.get(&hash) else {
-            return false;
-        };
         let mut is_public = package.units().iter().all(is_plain);
         for needed in package.needs() {
-            is_public &= self.visit(needed);
+            // Hashes have no circles.
+            let needed = self.of_unit.get(&needed).copied();
+            is_public &= needed.is_some_and(|needed| self.visit(needed));
         }
-        self.done.insert(hash, is_public);
+        self.done.insert(package.hash(), is_public);
         if is_public {
             self.list.push(package);
         }

@@ -68,7 +68,7 @@ fn attempt(
 ) -> Result<Sent, SendError> {
     let body = serde_json::to_vec(report).expect("reports have a text");
     let peer = Peer::open(settings, environment)?;
-    let reply = peer.post_once("v1/lockfiles", body, "application/json", LONGEST)?;
+    let reply = peer.post_packed_once("v1/lockfiles", &body, "application/json", LONGEST)?;
     if reply.status == 200 {
         return Ok(Sent::Taken);
     }

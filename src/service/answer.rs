@@ -3,7 +3,7 @@
 use std::fmt::Display;
 
 use axum::body::Body;
-use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
+use axum::http::header::{ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{HeaderValue, Response, StatusCode};
 use axum::response::IntoResponse;
 use serde::Serialize;
@@ -87,8 +87,10 @@ impl From<CountError> for Refusal {
 impl From<IntakeError> for Refusal {
     fn from(error: IntakeError) -> Self {
         let status = match error {
-            IntakeError::TooMany { .. } => StatusCode::PAYLOAD_TOO_LARGE,
-            IntakeError::Json(_) | IntakeError::Lock(_) => StatusCode::BAD_REQUEST,
+            IntakeError::TooMany { .. } | IntakeError::Swelling(_) => StatusCode::PAYLOAD_TOO_LARGE,
+            IntakeError::Packed(_) | IntakeError::Json(_) | IntakeError::Lock(_) => {
+                StatusCode::BAD_REQUEST
+            }
             _ => StatusCode::UNPROCESSABLE_ENTITY,
         };
         Self::new(status, console::chain(&error))
@@ -107,6 +109,9 @@ impl IntoResponse for Refusal {
         let headers = response.headers_mut();
         let kind = HeaderValue::from_static("application/problem+json");
         headers.insert(CONTENT_TYPE, kind);
+        if self.status == StatusCode::UNSUPPORTED_MEDIA_TYPE {
+            headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("zstd"));
+        }
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         if let Some(again) = self.again {
             headers.insert(RETRY_AFTER, HeaderValue::from(again));

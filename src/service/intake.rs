@@ -102,6 +102,12 @@ pub struct Intake {
 /// Why a report is refused.
 #[derive(Debug, thiserror::Error)]
 pub enum IntakeError {
+    /// It is not what a packed body is.
+    #[error("the body cannot be unpacked")]
+    Packed(#[source] std::io::Error),
+    /// It is larger than it looked.
+    #[error("the unpacked body has more than {0} bytes")]
+    Swelling(usize),
     /// It is not the JSON that is expected.
     #[error("this is no report")]
     Json(#[source] serde_json::Error),
@@ -346,11 +352,17 @@ fn add_recipes(wants: &mut Vec<Want>, texts: &[String]) -> Result<(), IntakeErro
             place.ok_or(IntakeError::Order { recipe, needed })
         };
         let needs = recipe.needs().into_iter().map(place);
-        let needs: Vec<usize> = needs.collect::<Result<_, _>>()?;
+        let mut needs: Vec<usize> = needs.collect::<Result<_, _>>()?;
+        needs.sort_unstable();
+        needs.dedup();
         if places.contains_key(&recipe.hash()) {
             continue;
         }
-        places.insert(recipe.hash(), wants.len());
+        // Others may need any of its units: the run of a build script, by `links`.
+        // One that several recipes have is the first one's.
+        for unit in recipe.hashes() {
+            places.entry(*unit).or_insert(wants.len());
+        }
         wants.push(Want {
             kind: Kind::Recipe,
             hash: recipe.hash().to_string(),

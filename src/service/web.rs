@@ -22,7 +22,7 @@ use tower_service::Service as _;
 
 use super::access::{self, Holder, Scope};
 use super::answer::{self, Handled, Refusal};
-use super::body::{Bodies, Held};
+use super::body::{Bodies, Coding, Held};
 use super::builds::{Builds, board};
 use super::counter::{Counter, Submission};
 use super::database::Database;
@@ -394,6 +394,7 @@ async fn lockfiles(
         let text = "this token is not for reports";
         return Err(Refusal::new(StatusCode::FORBIDDEN, text));
     }
+    let coding = Coding::of(&head.headers)?;
     let held = app.receive(body).await?;
     let kind = head.headers.get(CONTENT_TYPE);
     let kind = kind.and_then(|kind| kind.to_str().ok()).unwrap_or_default();
@@ -403,10 +404,13 @@ async fn lockfiles(
         .unwrap_or_default()
         .trim()
         .to_ascii_lowercase();
-    let bytes = held.bytes;
-    let read = app.read(move || match &*kind {
-        "application/json" => Intake::of_report(&bytes),
-        _ => Intake::of_lock(&bytes, project.as_deref()),
+    let (bytes, limit) = (held.bytes, app.bodies.limit);
+    let read = app.read(move || {
+        let bytes = coding.unpack(bytes, limit)?;
+        match &*kind {
+            "application/json" => Intake::of_report(&bytes),
+            _ => Intake::of_lock(&bytes, project.as_deref()),
+        }
     });
     let intake = read.await?;
     let (wants, left_out) = (intake.wants.len(), intake.left_out);

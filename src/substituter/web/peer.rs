@@ -15,6 +15,8 @@ use crate::substituter::{Result, SubstituterError};
 
 /// Bytes that an answer may have.
 const LIMIT: u64 = 64 << 20;
+/// Of packing.
+const LEVEL: i32 = 3;
 
 /// A service.
 pub struct Peer {
@@ -64,7 +66,26 @@ impl Peer {
     ) -> Result<Reply> {
         let mut call = self.call(Method::POST, path)?;
         call.body = Body::Bytes(body, kind);
-        let asked = self.web.asker.try_exchange(&call, true);
+        self.once(&call, longest)
+    }
+
+    /// The same with a body that is packed on its way (RFC 8878).
+    pub fn post_packed_once(
+        &self,
+        path: &str,
+        body: &[u8],
+        kind: &'static str,
+        longest: Duration,
+    ) -> Result<Reply> {
+        let mut call = self.call(Method::POST, path)?;
+        let packed = zstd::bulk::compress(body, LEVEL).expect("what is in memory can be packed");
+        call.body = Body::Bytes(packed, kind);
+        call.headers.push(("content-encoding", "zstd".to_owned()));
+        self.once(&call, longest)
+    }
+
+    fn once(&self, call: &Call<'_>, longest: Duration) -> Result<Reply> {
+        let asked = self.web.asker.try_exchange(call, true);
         let answered = self.web.block_on(async { timeout(longest, asked).await });
         match answered.unwrap_or_else(|_elapsed| Err(slow(&call.url)))? {
             super::Attempt::Done(answer) => Ok(answer.into()),

@@ -119,6 +119,7 @@ fn ask(bed: &Bed, description: &Value) -> Answers {
     let bearer = format!("Authorization: Bearer {worker}");
     let path = "/v1/lockfiles";
     let long = vec![b'#'; 200_000];
+    let packed = zstd::bulk::compress(wanted.as_bytes(), 3).unwrap();
     for (headers, body, status) in [
         (vec![], wanted.as_bytes(), 200),
         (vec![json_kind], usage.to_string().as_bytes(), 200),
@@ -127,6 +128,8 @@ fn ask(bed: &Bed, description: &Value) -> Answers {
         (vec![bearer.as_str()], wanted.as_bytes(), 403),
         (vec!["Transfer-Encoding: chunked"], b"3\r\nver\r\n", 408), // and no end
         (vec![], long.as_slice(), 413),
+        (vec!["Content-Encoding: gzip"], wanted.as_bytes(), 415),
+        (vec!["Content-Encoding: zstd"], packed.as_slice(), 200),
         (vec![json_kind], b"{\"format\":1}".as_slice(), 422),
     ] {
         let answer = server.post(path, &headers, body);

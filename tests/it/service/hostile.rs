@@ -91,6 +91,11 @@ fn whatever_is_sent_the_service_goes_on() {
                 assert_eq!(answer.json()["status"], status);
             }
         }
+        let bomb = zstd::bulk::compress(&vec![b'#'; 64 << 20], 3).unwrap();
+        for (body, status) in [(bomb, 413), (b"version = 4".to_vec(), 400)] {
+            let answer = server.post("/v1/lockfiles", &["Content-Encoding: zstd"], &body);
+            assert_eq!(answer.status, status, "{}", answer.text());
+        }
         for path in [
             "/v1/wants/'%20OR%201=1",
             "/v1/wants/%00",

@@ -63,6 +63,43 @@ fn a_miss_is_reported_as_it_was_shown_and_only_if_that_is_wanted() {
     assert_eq!(totals()["days"][0]["reports"], reports);
 }
 
+/// What a build script says reaches the one of a package above it (`links`, Cargo
+/// book, "Build Scripts"), so one run is an input of another.
+#[test]
+fn a_run_that_needs_another_run_is_taken() {
+    let bed = Bed::sqlite();
+    let server = bed.start(&[]);
+    switch_on(&bed.env, &server.url());
+    let project = bed.env.project("tiny");
+    let manifest = project.path("tiny/Cargo.toml");
+    let text = fs::read_to_string(&manifest).unwrap();
+    let more = "fnv = \"1\"\nlibgit2-sys = { version = \"0.18\", default-features = false }";
+    fs::write(&manifest, text.replace("fnv = \"1\"", more)).unwrap();
+    let _ = bed
+        .env
+        .cargo(&project, &["update", "--workspace"])
+        .success();
+    let shown = bed
+        .env
+        .quickbuild(&project, &["plan", "build", "--show-report"])
+        .success();
+    let report: Value = serde_json::from_str(&shown.stdout).unwrap();
+    let recipes = report["recipes"].as_array().unwrap().iter();
+    let recipes: Vec<&str> = recipes.map(|recipe| recipe.as_str().unwrap()).collect();
+    for name in ["libz-sys", "libgit2-sys"] {
+        let name = format!("name = \"{name}\"");
+        let found = recipes.iter().find(|recipe| recipe.contains(&name));
+        assert!(
+            found.is_some_and(|recipe| recipe.contains("build-run")),
+            "{name}: {report}"
+        );
+    }
+    let kind = "Content-Type: application/json";
+    let sent = server.post("/v1/lockfiles", &[kind], shown.stdout.as_bytes());
+    assert_eq!(sent.status, 200, "{sent:?}");
+    assert_eq!(sent.json()["counted"], true, "{sent:?}");
+}
+
 #[test]
 fn nothing_private_is_shown() {
     let env = TestEnv::new();
