@@ -17,6 +17,9 @@ pub const SUBSTITUTERS: &str = "QUICKBUILD_SUBSTITUTERS";
 /// Public keys for substituters that are given without settings, apart by
 /// spaces.
 pub const PUBLIC_KEYS: &str = "QUICKBUILD_PUBLIC_KEYS";
+/// Whether substituters that are given without settings are asked for path packages
+/// as well: `true`, or anything else for no.
+pub(super) const MEMBERS: &str = "QUICKBUILD_MEMBERS";
 
 /// Settings of one substituter.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -194,7 +197,7 @@ pub(super) fn unreachable(all: &[SubstituterSettings]) -> Option<&SubstituterSet
 }
 
 /// The substituters of these places: each with its settings if it has any,
-/// and otherwise with the keys in [`PUBLIC_KEYS`].
+/// and otherwise with what [`PUBLIC_KEYS`] and [`MEMBERS`] say.
 pub(super) fn given(
     urls: &[&str],
     configured: &[SubstituterSettings],
@@ -203,10 +206,14 @@ pub(super) fn given(
 ) -> Vec<SubstituterSettings> {
     let keys = environment.get(PUBLIC_KEYS).unwrap_or_default();
     let keys: Vec<String> = keys.split_whitespace().map(str::to_owned).collect();
+    let members = environment.get(MEMBERS) == Some("true");
     let settings = urls.iter().map(|url| {
         let known = configured.iter().find(|settings| settings.url == *url);
         let known = known.cloned();
-        known.unwrap_or_else(|| SubstituterSettings::new(*url, folder, keys.clone()))
+        known.unwrap_or_else(|| SubstituterSettings {
+            members,
+            ..SubstituterSettings::new(*url, folder, keys.clone())
+        })
     });
     settings.collect()
 }
@@ -260,6 +267,11 @@ mod tests {
             .map(|s| (s.url.as_str(), s.public_keys.len()))
             .collect();
         assert_eq!(found, [("https://cache.example.org", 2), ("./near", 1)]);
+        // What a file says of one stays.
+        let asked = load(ONE, &[&variables[..], &[(MEMBERS, "true")]].concat()).unwrap();
+        let asked: Vec<bool> = asked.substituters.iter().map(|s| s.members).collect();
+        assert_eq!(asked, [false, true]);
+        assert!(!config.substituters[1].members);
         assert!(
             load(ONE, &[(SUBSTITUTERS, "")])
                 .unwrap()

@@ -171,14 +171,25 @@ fn the_github_action_publishes_on_main_and_fetches_for_pull_requests() {
     let (_, said) = main.action(&push);
     assert!(said.contains("outputs published"), "{said}");
 
-    let request = Runner::new(&env, "request");
-    let (with, said) = request.action(&fetch);
-    // The one package that is no member.
-    assert!(said.contains("; 1 outputs fetched"), "{said}");
-    let built = request.shell(&with, "quickbuild build").success();
-    assert!(built.stderr.contains("1 from the store"), "{built}");
-    let built = request.shell(&with, "cargo build").success();
-    assert!(!built.stderr.contains("Compiling"), "{built}");
+    // A pull request has the workspace's own crates as well, if it wants to ask for
+    // them, or the one package that is not among them.
+    for (members, fetched) in [("true", 6), ("false", 1)] {
+        let request = Runner::new(&env, &format!("request-{members}"));
+        let inputs = [&fetch[..], &[("members", members)]].concat();
+        let (with, said) = request.action(&inputs);
+        let expected = format!("; {fetched} outputs fetched");
+        assert!(said.contains(&expected), "{said}");
+        let built = request.shell(&with, "quickbuild build").success();
+        let expected = format!("{fetched} from the store");
+        assert!(built.stderr.contains(&expected), "{built}");
+        assert_eq!(
+            built.stderr.contains("Compiling"),
+            members == "false",
+            "{built}"
+        );
+        let built = request.shell(&with, "cargo build").success();
+        assert!(!built.stderr.contains("Compiling"), "{built}");
+    }
 
     // A substituter that is ill costs a warning.
     let server = Server::moody(Path::new(place), |_, _| Mood::Status(500, "X-Y: z"));
