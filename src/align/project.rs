@@ -2,10 +2,11 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 
 use semver::Version;
 
-use super::rules::Knowledge;
+use super::rules::{Knowledge, Objection};
 use crate::cargo::lock_graph::LockGraph;
 use crate::cargo::releases::{Release, Requirement};
 use crate::cargo::relock::line;
@@ -155,6 +156,17 @@ pub(super) struct Lookup<'a> {
     pub(super) knowledge: &'a dyn Knowledge,
     /// Answers of [`Lookup::has_features`].
     selections: RefCell<HashMap<(OfferId, usize), bool>>,
+    /// Answers of [`Lookup::judge`], by package.
+    judged: RefCell<Vec<HashMap<Version, Judged>>>,
+}
+
+/// What is known of a version.
+#[derive(Debug, Clone)]
+pub(super) struct Judged {
+    /// `None` if it does not exist, or nobody knows.
+    pub(super) release: Option<Arc<Release>>,
+    /// Why nobody should move to it.
+    pub(super) objection: Option<Objection>,
 }
 
 /// New versions of packages, by position.
@@ -189,7 +201,24 @@ impl<'a> Lookup<'a> {
             banned,
             knowledge,
             selections: RefCell::default(),
+            judged: RefCell::new(vec![HashMap::new(); packages.len()]),
         }
+    }
+
+    /// What is known of a version of a package.
+    pub(super) fn judge(&self, package: usize, version: &Version) -> Judged {
+        if let Some(known) = self.judged.borrow()[package].get(version) {
+            return known.clone();
+        }
+        let name = &self.project.packages[package].name;
+        let release = self.knowledge.release(name, version);
+        let objection = match &release {
+            Some(release) => self.knowledge.objection(name, version, release),
+            None => Some(Objection::Unknown),
+        };
+        let judged = Judged { release, objection };
+        self.judged.borrow_mut()[package].insert(version.clone(), judged.clone());
+        judged
     }
 
     pub(super) fn named(&self, name: &str) -> &[usize] {

@@ -113,7 +113,11 @@ pub(super) fn fit(lookup: &Lookup, moves: &Moves, added: &BTreeSet<OfferId>) -> 
         if *version < package.version && !knowledge.may_go_back() {
             return Err(refuse(Objection::Older));
         }
-        let release = allow(knowledge, &package.name, version)?;
+        let judged = lookup.judge(*position, version);
+        let release = match (judged.release, judged.objection) {
+            (Some(release), None) => release,
+            (_, objection) => return Err(refuse(objection.unwrap_or(Objection::Unknown))),
+        };
         for dependent in &lookup.dependents[*position] {
             let check = Check { lookup, moves };
             check.dependent(*dependent, (*position, version), &release)?;
@@ -164,11 +168,12 @@ impl Check<'_> {
             package: format!("{} {user_version}", user.name),
             requirement,
         };
+        let judged;
         let known = match &user.requirements {
-            Some(requirements) => Some(requirements.clone()),
+            Some(requirements) => Some(requirements),
             None => {
-                let release = self.lookup.knowledge.release(&user.name, user_version);
-                release.map(|release| release.requirements.clone())
+                judged = self.lookup.judge(dependent, user_version);
+                judged.release.as_ref().map(|release| &release.requirements)
             }
         };
         let Some(known) = known else {
