@@ -2,11 +2,12 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::rc::Rc;
 use std::sync::Arc;
 
 use semver::Version;
 
-use super::rules::{Knowledge, Objection};
+use super::rules::{Clash, Knowledge, Objection};
 use crate::cargo::lock_graph::LockGraph;
 use crate::cargo::releases::{Release, Requirement};
 use crate::cargo::relock::line;
@@ -154,8 +155,14 @@ pub(super) struct Lookup<'a> {
     /// Offers that turned out not to be what they seem.
     pub(super) banned: &'a BTreeSet<OfferId>,
     pub(super) knowledge: &'a dyn Knowledge,
+    /// For each offer, the nodes of all packages of its name.
+    namesakes: Vec<Rc<[usize]>>,
+    /// Answers of [`Lookup::offers_for`], by node.
+    fitting: RefCell<Vec<HashMap<Version, Rc<[OfferId]>>>>,
     /// Answers of [`Lookup::has_features`].
     selections: RefCell<HashMap<(OfferId, usize), bool>>,
+    /// Answers of [`Lookup::admit`].
+    admitted: RefCell<HashMap<OfferId, Result<(), Clash>>>,
     /// Answers of [`Lookup::judge`], by package.
     judged: RefCell<Vec<HashMap<Version, Judged>>>,
 }
@@ -167,6 +174,8 @@ pub(super) struct Judged {
     pub(super) release: Option<Arc<Release>>,
     /// Why nobody should move to it.
     pub(super) objection: Option<Objection>,
+    /// Packages of the lock file that it names, by position and sorted.
+    pub(super) named: Rc<[usize]>,
 }
 
 /// New versions of packages, by position.
@@ -192,7 +201,24 @@ impl<'a> Lookup<'a> {
         for (position, node) in project.nodes.iter().enumerate() {
             nodes[node.package].push(position);
         }
+        let nodes_of = |packages: &Vec<usize>| -> Rc<[usize]> {
+            packages
+                .iter()
+                .flat_map(|package| nodes[*package].iter().copied())
+                .collect()
+        };
+        let named: HashMap<&str, Rc<[usize]>> = by_name
+            .iter()
+            .map(|(name, packages)| (*name, nodes_of(packages)))
+            .collect();
+        let none: Rc<[usize]> = Rc::default();
+        let namesakes = offers
+            .list
+            .iter()
+            .map(|offer| named.get(&*offer.name).unwrap_or(&none).clone());
         Self {
+            namesakes: namesakes.collect(),
+            fitting: RefCell::new(vec![HashMap::new(); project.nodes.len()]),
             project,
             offers,
             dependents,
@@ -201,6 +227,7 @@ impl<'a> Lookup<'a> {
             banned,
             knowledge,
             selections: RefCell::default(),
+            admitted: RefCell::default(),
             judged: RefCell::new(vec![HashMap::new(); packages.len()]),
         }
     }
@@ -216,9 +243,68 @@ impl<'a> Lookup<'a> {
             Some(release) => self.knowledge.objection(name, version, release),
             None => Some(Objection::Unknown),
         };
-        let judged = Judged { release, objection };
+        let requirements = release.iter().flat_map(|release| &release.requirements);
+        let named = requirements.flat_map(|requirement| self.named(&requirement.package));
+        let named: BTreeSet<usize> = named.copied().collect();
+        let judged = Judged {
+            release,
+            objection,
+            named: named.into_iter().collect(),
+        };
         self.judged.borrow_mut()[package].insert(version.clone(), judged.clone());
         judged
+    }
+
+    /// The offers of a version of a node's package that have its features.
+    pub(super) fn offers_for(&self, node: usize, version: &Version) -> Rc<[OfferId]> {
+        if let Some(known) = self.fitting.borrow()[node].get(version) {
+            return Rc::clone(known);
+        }
+        let package = self.project.nodes[node].package;
+        let offers = self
+            .offers
+            .of(&self.project.packages[package].name, version)
+            .iter()
+            .copied();
+        let is_one =
+            |offer: &OfferId| !self.banned.contains(offer) && self.has_features(*offer, node);
+        let offers: Rc<[OfferId]> = offers.filter(is_one).collect();
+        self.fitting.borrow_mut()[node].insert(version.clone(), Rc::clone(&offers));
+        offers
+    }
+
+    /// The nodes of all packages that have the name of an offer.
+    pub(super) fn nodes_named(&self, offer: OfferId) -> &[usize] {
+        &self.namesakes[offer]
+    }
+
+    /// Sees whether somebody may have an offer that comes in.
+    pub(super) fn admit(&self, offer: OfferId) -> Result<(), Clash> {
+        if let Some(known) = self.admitted.borrow().get(&offer) {
+            return known.clone();
+        }
+        let Offer { name, version, .. } = &self.offers.list[offer];
+        let objection = match self.knowledge.release(name, version) {
+            Some(release) => self.knowledge.objection(name, version, &release),
+            None => Some(Objection::Unknown),
+        };
+        let refuse = |objection| Clash::Version {
+            package: format!("{name} {version}"),
+            objection,
+        };
+        let admitted = objection.map_or(Ok(()), |objection| Err(refuse(objection)));
+        self.admitted.borrow_mut().insert(offer, admitted.clone());
+        admitted
+    }
+
+    /// Whether a package, as it is now, names another.
+    pub(super) fn names(&self, package: usize, name: &str) -> bool {
+        let release = self
+            .judge(package, &self.project.packages[package].version)
+            .release;
+        let requirements = release.iter().flat_map(|release| &release.requirements);
+        let mut names = requirements.map(|requirement| &requirement.package);
+        names.any(|named| named == name)
     }
 
     pub(super) fn named(&self, name: &str) -> &[usize] {

@@ -12,7 +12,7 @@ use crate::cargo::releases::{Release, Requirement};
 use crate::cargo::relock::line;
 
 /// What is known of published versions.
-pub trait Knowledge {
+pub trait Knowledge: Sync {
     /// A version of a package; `None` if it is not known here.
     fn release(&self, name: &str, version: &Version) -> Option<Arc<Release>>;
 
@@ -22,6 +22,11 @@ pub trait Knowledge {
     /// Whether packages may move to older versions: not where nobody knows which of
     /// them are vulnerable.
     fn may_go_back(&self) -> bool {
+        true
+    }
+
+    /// Whether a package may come in of which nothing is known here.
+    fn may_be_unknown(&self, _name: &str) -> bool {
         true
     }
 }
@@ -94,15 +99,65 @@ impl fmt::Display for Clash {
     }
 }
 
-/// Sees whether packages may move so. `added` are offers of packages that come in.
-pub(super) fn fit(lookup: &Lookup, moves: &Moves, added: &BTreeSet<OfferId>) -> Result<(), Clash> {
-    let knowledge = lookup.knowledge;
+/// Sees whether packages may move so, as far as `changed` ones have to do with it:
+/// without them it did. `added` are offers of packages that come in.
+pub(super) fn fit(
+    lookup: &Lookup,
+    moves: &Moves,
+    added: &BTreeSet<OfferId>,
+    changed: &BTreeSet<usize>,
+) -> Result<(), Clash> {
+    let packages = &lookup.project.packages;
     for offer in added {
-        let offer = &lookup.offers.list[*offer];
-        allow(knowledge, &offer.name, &offer.version)?;
+        lookup.admit(*offer)?;
     }
-    for (position, version) in moves {
-        let package = &lookup.project.packages[*position];
+    let check = Check {
+        lookup,
+        moves,
+        added,
+    };
+    let moved = |position: usize| moves.get(&position).map(|version| (position, version));
+    for step in changed.iter().filter_map(|position| moved(*position)) {
+        let release = check.release(step)?;
+        for dependent in &lookup.dependents[step.0] {
+            check.dependent(*dependent, step, &release)?;
+        }
+        for requirement in &release.requirements {
+            check.requirement(step, requirement)?;
+        }
+    }
+    let others = |position: &usize| !changed.contains(position);
+    for position in changed {
+        let needs = packages[*position].needs.iter().copied().filter(others);
+        for step in needs.filter_map(moved) {
+            let release = check.release(step)?;
+            check.dependent(*position, step, &release)?;
+        }
+    }
+    for step in moves.keys().copied().filter(others).filter_map(moved) {
+        let named = lookup.judge(step.0, step.1).named;
+        if changed
+            .iter()
+            .any(|position| named.binary_search(position).is_ok())
+        {
+            for requirement in &check.release(step)?.requirements {
+                check.requirement(step, requirement)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+struct Check<'a> {
+    lookup: &'a Lookup<'a>,
+    moves: &'a Moves,
+    added: &'a BTreeSet<OfferId>,
+}
+
+impl Check<'_> {
+    /// What a package moves to, if it may.
+    fn release(&self, (position, version): (usize, &Version)) -> Result<Arc<Release>, Clash> {
+        let package = &self.lookup.project.packages[position];
         let refuse = |objection| Clash::Version {
             package: format!("{} {version}", package.name),
             objection,
@@ -110,50 +165,16 @@ pub(super) fn fit(lookup: &Lookup, moves: &Moves, added: &BTreeSet<OfferId>) -> 
         if !package.is_movable {
             return Err(refuse(Objection::Kept));
         }
-        if *version < package.version && !knowledge.may_go_back() {
+        if *version < package.version && !self.lookup.knowledge.may_go_back() {
             return Err(refuse(Objection::Older));
         }
-        let judged = lookup.judge(*position, version);
-        let release = match (judged.release, judged.objection) {
-            (Some(release), None) => release,
-            (_, objection) => return Err(refuse(objection.unwrap_or(Objection::Unknown))),
-        };
-        for dependent in &lookup.dependents[*position] {
-            let check = Check { lookup, moves };
-            check.dependent(*dependent, (*position, version), &release)?;
-        }
-        for requirement in &release.requirements {
-            if !is_met(lookup, moves, added, (*position, requirement)) {
-                return Err(Clash::Requirement {
-                    package: format!("{} {version}", package.name),
-                    requirement: format!("{} {}", requirement.package, requirement.versions),
-                });
-            }
+        let judged = self.lookup.judge(position, version);
+        match (judged.release, judged.objection) {
+            (Some(release), None) => Ok(release),
+            (_, objection) => Err(refuse(objection.unwrap_or(Objection::Unknown))),
         }
     }
-    Ok(())
-}
 
-/// The release, if somebody may move to it.
-fn allow(knowledge: &dyn Knowledge, name: &str, version: &Version) -> Result<Arc<Release>, Clash> {
-    let refuse = |objection| Clash::Version {
-        package: format!("{name} {version}"),
-        objection,
-    };
-    let release = knowledge.release(name, version);
-    let release = release.ok_or_else(|| refuse(Objection::Unknown))?;
-    match knowledge.objection(name, version, &release) {
-        Some(objection) => Err(refuse(objection)),
-        None => Ok(release),
-    }
-}
-
-struct Check<'a> {
-    lookup: &'a Lookup<'a>,
-    moves: &'a Moves,
-}
-
-impl Check<'_> {
     /// Sees whether a package that depends on a moved one allows its version.
     fn dependent(
         &self,
@@ -206,33 +227,50 @@ impl Check<'_> {
         }
         Ok(())
     }
-}
 
-/// Whether what a new version needs is there.
-fn is_met(
-    lookup: &Lookup,
-    moves: &Moves,
-    added: &BTreeSet<OfferId>,
-    (position, requirement): (usize, &Requirement),
-) -> bool {
-    let packages = &lookup.project.packages;
-    let same = lookup.named(&requirement.package);
-    let is_there = |other: &usize| requirement.versions.matches(lookup.version(*other, moves));
-    if same.iter().any(is_there) {
-        return true;
+    /// Sees whether something that a new version needs is there.
+    fn requirement(
+        &self,
+        (position, version): (usize, &Version),
+        requirement: &Requirement,
+    ) -> Result<(), Clash> {
+        let Self {
+            lookup,
+            moves,
+            added,
+        } = self;
+        let packages = &lookup.project.packages;
+        let mut same = lookup.named(&requirement.package).iter();
+        if same.any(|other| requirement.versions.matches(lookup.version(*other, moves))) {
+            return Ok(());
+        }
+        let comes = |offer: &OfferId| {
+            let offer = &lookup.offers.list[*offer];
+            offer.name == requirement.package && requirement.versions.matches(&offer.version)
+        };
+        if added.iter().any(comes) {
+            return Ok(());
+        }
+        let mut needed = packages[position].needs.iter();
+        let is_needed = needed.any(|need| packages[*need].name == requirement.package);
+        // What is optional, or for other platforms, and was not there is nothing that
+        // a build here waits for: Cargo adds it if it must, and can.
+        if !is_needed && (requirement.optional || !requirement.everywhere) {
+            let name = &requirement.package;
+            if !requirement.by_default
+                || lookup.knowledge.may_be_unknown(name)
+                || lookup.names(position, name)
+            {
+                return Ok(());
+            }
+            return Err(Clash::Version {
+                package: name.clone(),
+                objection: Objection::Unknown,
+            });
+        }
+        Err(Clash::Requirement {
+            package: format!("{} {version}", packages[position].name),
+            requirement: format!("{} {}", requirement.package, requirement.versions),
+        })
     }
-    let comes = |offer: &OfferId| {
-        let offer = &lookup.offers.list[*offer];
-        offer.name == requirement.package && requirement.versions.matches(&offer.version)
-    };
-    if added.iter().any(comes) {
-        return true;
-    }
-    let needed = &packages[position].needs;
-    let is_needed = needed
-        .iter()
-        .any(|need| packages[*need].name == requirement.package);
-    // What is optional, or for other platforms, and was not there is nothing that
-    // a build here waits for: Cargo adds it if it must.
-    !is_needed && (requirement.optional || !requirement.everywhere)
 }

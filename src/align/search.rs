@@ -70,16 +70,19 @@ pub fn propose(
     let lookup = Lookup::new(project, offers, banned, knowledge);
     let search = Search { lookup: &lookup };
     let candidates = search.candidates();
-    let runs = [Order::ForEachMove, Order::AtAll];
-    let runs = runs.map(|order| search.run(&candidates, order, usize::MAX));
+    let run = |order| {
+        let lookup = Lookup::new(project, offers, banned, knowledge);
+        let search = Search { lookup: &lookup };
+        let run = search.run(&candidates, order, usize::MAX);
+        (run.clashes.clone(), search.thin(run))
+    };
+    let (first, second) = rayon::join(|| run(Order::ForEachMove), || run(Order::AtAll));
     let mut clashes = BTreeMap::new();
-    for run in &runs {
-        for (clash, count) in &run.clashes {
-            let known = clashes.entry(clash.clone()).or_insert(0);
-            *known = (*known).max(*count);
-        }
+    for (clash, count) in first.0.into_iter().chain(second.0) {
+        let known = clashes.entry(clash).or_insert(0);
+        *known = count.max(*known);
     }
-    let [first, second] = runs.map(|run| search.thin(run));
+    let (first, second) = (first.1, second.1);
     let is_better = second.value.seconds > first.value.seconds + LEAST;
     let mut proposal = search.describe(if is_better { second } else { first });
     proposal.clashes = clashes;
@@ -113,7 +116,7 @@ pub fn reaches(
         return false;
     };
     let Candidate { moves, added, .. } = candidate;
-    fit(&lookup, &moves, &added).is_ok()
+    fit(&lookup, &moves, &added, &moves.keys().copied().collect()).is_ok()
         && value(&lookup, &moves, &added)
             .offers
             .iter()
@@ -269,7 +272,9 @@ impl Search<'_> {
             let mut moves = taken.moves.clone();
             moves.extend(candidate.moves.clone());
             let added = &taken.added | &candidate.added;
-            if let Err(clash) = fit(self.lookup, &moves, &added) {
+            let fresh = candidate.moves.keys().copied();
+            let fresh = fresh.filter(|package| !taken.moves.contains_key(package));
+            if let Err(clash) = fit(self.lookup, &moves, &added, &fresh.collect()) {
                 // It may fit when others have moved.
                 if taken.moves.is_empty() {
                     *taken.clashes.entry(clash).or_insert(0) += 1;
@@ -296,7 +301,8 @@ impl Search<'_> {
             moves.remove(&package);
             let value = value(self.lookup, &moves, &taken.added);
             let is_as_good = value.seconds + 1e-9 >= taken.value.seconds;
-            if is_as_good && fit(self.lookup, &moves, &taken.added).is_ok() {
+            let left = BTreeSet::from([package]);
+            if is_as_good && fit(self.lookup, &moves, &taken.added, &left).is_ok() {
                 taken.moves = moves;
                 taken.value = value;
             }

@@ -36,16 +36,31 @@ pub(super) fn value(lookup: &Lookup, moves: &Moves, added: &BTreeSet<OfferId>) -
             found.offers[position].extend(node.offer);
         }
     }
-    for _ in 0..ROUNDS {
-        let mut is_settled = true;
+    // When a node was looked at last, and when its offers changed last.
+    let (mut looked, mut altered) = (vec![0; nodes.len()], vec![0; nodes.len()]);
+    let mut now = 0;
+    for round in 0..ROUNDS {
+        let (mut is_settled, mut is_ordered) = (true, true);
         for position in (0..nodes.len()).filter(|position| changed[*position]) {
-            let offers = fitting(lookup, moves, added, (position, &found.offers));
+            let node = &nodes[position];
+            let is_stale = |need: &usize| altered[*need] > looked[position];
+            let is_due =
+                round == 0 || moves.contains_key(&node.package) || node.needs.iter().any(is_stale);
+            if !is_due {
+                continue;
+            }
+            now += 1;
+            looked[position] = now;
+            let (offers, is_ahead) = fitting(lookup, moves, added, (position, &found.offers));
+            is_ordered &= !is_ahead;
             if offers != found.offers[position] {
                 found.offers[position] = offers;
+                altered[position] = now;
                 is_settled = false;
             }
         }
-        if is_settled {
+        // Nobody has looked at what was not known yet.
+        if is_settled || is_ordered {
             break;
         }
     }
@@ -55,36 +70,35 @@ pub(super) fn value(lookup: &Lookup, moves: &Moves, added: &BTreeSet<OfferId>) -
     found
 }
 
+/// The offers that would do for a node, and whether something behind it was looked at.
 fn fitting(
     lookup: &Lookup,
     moves: &Moves,
     added: &BTreeSet<OfferId>,
     (position, found): (usize, &[Vec<OfferId>]),
-) -> Vec<OfferId> {
+) -> (Vec<OfferId>, bool) {
     let node = &lookup.project.nodes[position];
     let package = &lookup.project.packages[node.package];
-    let is_moved = moves.contains_key(&node.package);
-    let version = lookup.version(node.package, moves);
-    let is_below = |need: OfferId| {
-        let mut below = node.needs.iter();
-        if below.any(|below| found[*below].contains(&need)) {
+    let moved = moves.get(&node.package);
+    let mut is_ahead = false;
+    let mut has = |other: usize, need: OfferId| {
+        is_ahead |= other > position;
+        found[other].contains(&need)
+    };
+    let mut is_below = |need: OfferId| {
+        if node.needs.iter().any(|below| has(*below, need)) {
             return true;
         }
         // Another version may need what this one does not.
-        let offer = &lookup.offers.list[need];
-        let others = || {
-            let packages = lookup.named(&offer.name).iter();
-            packages.flat_map(|package| &lookup.nodes[*package])
-        };
-        is_moved && (added.contains(&need) || others().any(|other| found[*other].contains(&need)))
+        let mut others = lookup.nodes_named(need).iter();
+        moved.is_some() && (added.contains(&need) || others.any(|other| has(*other, need)))
     };
-    let offers = lookup.offers.of(&package.name, version).iter().copied();
-    let offers = offers.filter(|offer| {
+    let offers = lookup.offers_for(position, moved.unwrap_or(&package.version));
+    let offers = offers.iter().copied().filter(|offer| {
         let needs = &lookup.offers.list[*offer].needs;
-        !lookup.banned.contains(offer)
-            && (is_moved || needs.len() == node.needs.len())
-            && lookup.has_features(*offer, position)
+        (moved.is_some() || needs.len() == node.needs.len())
             && needs.iter().all(|need| is_below(*need))
     });
-    offers.collect()
+    let offers = offers.collect();
+    (offers, is_ahead)
 }

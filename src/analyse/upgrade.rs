@@ -244,6 +244,7 @@ mod tests {
                 package: (*package).to_owned(),
                 versions: VersionReq::parse(versions).unwrap(),
                 optional: false,
+                by_default: true,
                 everywhere: true,
                 features: Vec::new(),
             };

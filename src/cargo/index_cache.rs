@@ -1,6 +1,5 @@
 //! What a registry's index says of dependencies, as far as Cargo has looked it
-//! up: the files that [`registry_index`](super::registry_index) describes, in a
-//! Cargo home. Nothing is asked for here.
+//! up ([`IndexFiles`]). Nothing is asked for here.
 //!
 //! A lock file has the packages of all platforms; the index tells which
 //! dependency is for which (Cargo book, "Registry index", `target` and `kind`).
@@ -14,7 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use cargo_platform::{Cfg, Platform};
 use serde::Deserialize;
 
-use super::registry_index::lines;
+use super::index_files::IndexFiles;
 use super::{CargoError, output_of};
 use crate::environment::Environment;
 use crate::fs;
@@ -67,20 +66,19 @@ impl Target {
 
 /// Names of packages that are needed.
 type Needed = Arc<BTreeSet<String>>;
-/// The same by version.
-type Versions = HashMap<String, Needed>;
+/// The same by package and version; nothing for those that do not exist.
+type Known = HashMap<(String, String), Option<Needed>>;
 
 /// Dependencies of published packages on one platform.
 #[derive(Debug)]
 pub struct IndexCache {
     target: Target,
-    folders: Vec<PathBuf>,
-    known: Mutex<HashMap<String, Arc<Versions>>>,
+    files: IndexFiles,
+    known: Mutex<Known>,
 }
 
 #[derive(Deserialize)]
 struct Line {
-    vers: String,
     #[serde(default)]
     deps: Vec<Dependency>,
 }
@@ -99,7 +97,7 @@ impl IndexCache {
     pub fn open(target: Target, cargo_homes: &[PathBuf]) -> fs::Result<Self> {
         Ok(Self {
             target,
-            folders: folders(cargo_homes)?,
+            files: IndexFiles::open(cargo_homes)?,
             known: Mutex::default(),
         })
     }
@@ -112,60 +110,28 @@ impl IndexCache {
     /// Names of the packages that a version of a package needs on the platform,
     /// with all its features; `None` where the index is not at hand.
     pub fn needed(&self, name: &str, version: &str) -> Option<Needed> {
+        let key = (name.to_owned(), version.to_owned());
         let lock = || self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(versions) = lock().get(name) {
-            return versions.get(version).cloned();
+        if let Some(needed) = lock().get(&key) {
+            return needed.clone();
         }
-        let versions = Arc::new(self.read(name));
-        lock().insert(name.to_owned(), Arc::clone(&versions));
-        versions.get(version).cloned()
+        let needed = self
+            .files
+            .of(name)
+            .get(version)
+            .and_then(|line| self.read(line));
+        lock().insert(key, needed.clone());
+        needed
     }
 
-    fn read(&self, name: &str) -> Versions {
-        let mut versions = Versions::new();
-        for folder in &self.folders {
-            let Ok(Some(bytes)) = fs::read_optional(&folder.join(place(name))) else {
-                continue;
-            };
-            for line in lines(&bytes) {
-                let Ok(line) = serde_json::from_slice::<Line>(line) else {
-                    continue;
-                };
-                let needed = line.deps.into_iter().filter(|dependency| {
-                    dependency.kind.as_deref() != Some("dev")
-                        && self.target.has(dependency.target.as_deref())
-                });
-                let needed = needed.map(|dependency| dependency.package.unwrap_or(dependency.name));
-                versions.insert(line.vers, Arc::new(needed.collect()));
-            }
-        }
-        versions
-    }
-}
-
-/// The folders in Cargo homes in which the index of crates.io is kept.
-pub(super) fn folders(cargo_homes: &[PathBuf]) -> fs::Result<Vec<PathBuf>> {
-    let mut folders = Vec::new();
-    for home in cargo_homes {
-        for folder in fs::list(&home.join("registry/index"))? {
-            let name = folder.file_name().unwrap_or_default().to_string_lossy();
-            if name.starts_with("index.crates.io-") || name.starts_with("github.com-") {
-                folders.push(folder.join(".cache"));
-            }
-        }
-    }
-    Ok(folders)
-}
-
-/// Where the index keeps a package (Cargo book, "Registry index", "Index files").
-pub(super) fn place(name: &str) -> PathBuf {
-    let name = name.to_lowercase();
-    let part = |range: std::ops::Range<usize>| name.get(range).unwrap_or_default().to_owned();
-    match name.len() {
-        1 => Path::new("1").join(name),
-        2 => Path::new("2").join(name),
-        3 => Path::new("3").join(part(0..1)).join(name),
-        _ => Path::new(&part(0..2)).join(part(2..4)).join(name),
+    fn read(&self, line: &[u8]) -> Option<Needed> {
+        let line: Line = serde_json::from_slice(line).ok()?;
+        let needed = line.deps.into_iter().filter(|dependency| {
+            dependency.kind.as_deref() != Some("dev")
+                && self.target.has(dependency.target.as_deref())
+        });
+        let needed = needed.map(|dependency| dependency.package.unwrap_or(dependency.name));
+        Some(Arc::new(needed.collect()))
     }
 }
 
@@ -210,17 +176,5 @@ mod tests {
         assert_eq!(needed, ["all", "both", "real", "strange", "triple"]);
         assert_eq!(index.needed("demo", "2.0.0"), None);
         assert_eq!(index.needed("none", "1.0.0"), None);
-    }
-
-    #[test]
-    fn packages_are_where_the_index_has_them() {
-        for (name, path) in [
-            ("a", "1/a"),
-            ("ab", "2/ab"),
-            ("Abc", "3/a/abc"),
-            ("cargo-x", "ca/rg/cargo-x"),
-        ] {
-            assert_eq!(place(name), Path::new(path));
-        }
     }
 }

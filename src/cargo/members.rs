@@ -124,6 +124,7 @@ impl Members {
                     versions: VersionReq::parse(&dependency.req).ok()?,
                     package: dependency.name,
                     optional: dependency.optional,
+                    by_default: !dependency.optional,
                     everywhere: dependency.target.is_none(),
                     features: dependency.features,
                 })

@@ -34,6 +34,7 @@ pub mod fingerprint;
 pub mod glibc;
 pub mod home;
 pub mod index_cache;
+mod index_files;
 pub mod invocation;
 pub mod layout;
 pub mod licences;

@@ -1,9 +1,6 @@
 //! What a registry's index says of each version of a package: what it requires,
 //! which features it has, whether it is yanked. As [`index_cache`](super::index_cache),
 //! only what Cargo has looked up before is known, and nothing is asked for.
-//!
-//! Only the versions that somebody wants to know about are parsed: an index has
-//! hundreds of most packages.
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
@@ -12,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use semver::{Version, VersionReq};
 use serde::Deserialize;
 
-use super::index_cache::{folders, place};
+use super::index_files::IndexFiles;
 use crate::fs;
 
 /// A published version of a package.
@@ -37,6 +34,8 @@ pub struct Requirement {
     pub versions: VersionReq,
     /// Whether it is there only where a feature asks for it.
     pub optional: bool,
+    /// Whether it is there with the default features.
+    pub by_default: bool,
     /// Whether it is needed on all platforms.
     pub everywhere: bool,
     /// Features that it must have.
@@ -46,16 +45,12 @@ pub struct Requirement {
 /// Releases, as far as Cargo has looked them up.
 #[derive(Debug, Default)]
 pub struct Releases {
-    folders: Vec<PathBuf>,
-    files: Mutex<HashMap<String, Arc<File>>>,
+    files: IndexFiles,
     known: Mutex<Known>,
 }
 
 /// Releases by name and version; nothing for those that do not exist.
 type Known = HashMap<(String, String), Option<Arc<Release>>>;
-
-/// The lines of the index about one package.
-type File = HashMap<String, Vec<u8>>;
 
 /// A line of an index (Cargo book, "Registry index").
 #[derive(Deserialize)]
@@ -88,7 +83,7 @@ impl Releases {
     /// goes before what an earlier one does.
     pub fn open(cargo_homes: &[PathBuf]) -> fs::Result<Self> {
         Ok(Self {
-            folders: folders(cargo_homes)?,
+            files: IndexFiles::open(cargo_homes)?,
             ..Self::default()
         })
     }
@@ -101,7 +96,7 @@ impl Releases {
         if let Some(release) = lock().get(&key) {
             return release.clone();
         }
-        let release = self.file(name).get(version).and_then(|line| read(line));
+        let release = self.files.of(name).get(version).and_then(|line| read(line));
         let release = release.map(Arc::new);
         lock().insert(key, release.clone());
         release
@@ -109,43 +104,16 @@ impl Releases {
 
     /// Whether the index of a package is at hand.
     pub fn has(&self, name: &str) -> bool {
-        !self.file(name).is_empty()
-    }
-
-    fn file(&self, name: &str) -> Arc<File> {
-        let lock = || self.files.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(file) = lock().get(name) {
-            return Arc::clone(file);
-        }
-        let mut file = File::new();
-        for folder in &self.folders {
-            if let Ok(Some(bytes)) = fs::read_optional(&folder.join(place(name))) {
-                split(&bytes, &mut file);
-            }
-        }
-        let file = Arc::new(file);
-        lock().insert(name.to_owned(), Arc::clone(&file));
-        file
-    }
-}
-
-/// Finds the lines of a cache file: each is behind its version
-/// ([`registry_index`](super::registry_index) says more).
-fn split(bytes: &[u8], file: &mut File) {
-    let mut version: &[u8] = &[];
-    for part in bytes.split(|byte| *byte == 0) {
-        if part.starts_with(b"{") {
-            let version = String::from_utf8_lossy(version).into_owned();
-            file.insert(version, part.to_vec());
-        }
-        version = part;
+        !self.files.of(name).is_empty()
     }
 }
 
 fn read(line: &[u8]) -> Option<Release> {
     let line: Line = serde_json::from_slice(line).ok()?;
-    let mut features: BTreeSet<String> = line.features.into_keys().collect();
-    features.extend(line.features2.into_iter().flat_map(HashMap::into_keys));
+    let mut given = line.features;
+    given.extend(line.features2.unwrap_or_default());
+    let by_default = reached(&given, "default");
+    let mut features: BTreeSet<String> = given.keys().cloned().collect();
     let optional = line.deps.iter().filter(|dependency| dependency.optional);
     features.extend(optional.map(|dependency| dependency.name.clone()));
     let needed = line.deps.into_iter();
@@ -153,6 +121,7 @@ fn read(line: &[u8]) -> Option<Release> {
     let requirements = needed.map(|dependency| {
         Some(Requirement {
             versions: VersionReq::parse(&dependency.req).ok()?,
+            by_default: !dependency.optional || by_default.contains(dependency.name.as_str()),
             package: dependency.package.unwrap_or(dependency.name),
             optional: dependency.optional,
             everywhere: dependency.target.is_none(),
@@ -167,6 +136,24 @@ fn read(line: &[u8]) -> Option<Release> {
     })
 }
 
+/// What a feature turns on, itself included: features, and dependencies by the name
+/// that the manifest gives them (Cargo book, "Features").
+fn reached<'f>(features: &'f HashMap<String, Vec<String>>, feature: &'f str) -> BTreeSet<&'f str> {
+    let mut found = BTreeSet::new();
+    let mut open = vec![feature];
+    while let Some(name) = open.pop() {
+        if found.insert(name) {
+            let values = features.get(name).into_iter().flatten();
+            // `feature`, `dep:name`, or `name/feature`, which turns `name` on; `name?/feature` does not.
+            let values = values.filter(|value| !value.contains("?/"));
+            open.extend(
+                values.filter_map(|value| value.trim_start_matches("dep:").split('/').next()),
+            );
+        }
+    }
+    found
+}
+
 /// A version of Rust as manifests give it, such as `1.70`.
 pub fn rust_version(text: &str) -> Option<Version> {
     let text = text.split(['-', '+']).next()?;
@@ -177,6 +164,7 @@ pub fn rust_version(text: &str) -> Option<Version> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::index_files::place;
     use super::*;
 
     fn home(name: &str, lines: &[(&str, &str)]) -> tempfile::TempDir {
@@ -207,8 +195,9 @@ mod tests {
                 (
                     "1.0.0",
                     r#"{"name":"demo","vers":"1.0.0","cksum":"","yanked":true,"rust_version":"1.70",
-                "features":{"std":[]},"features2":{"x":["dep:y"]},"deps":[
+                "features":{"std":[],"default":["x"]},"features2":{"x":["dep:alias","weak?/y"]},"deps":[
                 {"name":"alias","package":"real","req":"^1.2","optional":true,"features":["f"]},
+                {"name":"weak","req":"^1","optional":true},
                 {"name":"tests","req":"*","kind":"dev"},
                 {"name":"win","req":">=0.5, <0.7","target":"cfg(windows)","kind":"build"}]}"#,
                 ),
@@ -221,11 +210,12 @@ mod tests {
         assert!(release.yanked);
         assert_eq!(release.rust_version, Some(Version::new(1, 70, 0)));
         let features: Vec<&str> = release.features.iter().map(String::as_str).collect();
-        assert_eq!(features, ["alias", "std", "x"]);
-        let [real, win] = &release.requirements[..] else {
+        assert_eq!(features, ["alias", "default", "std", "weak", "x"]);
+        let [real, weak, win] = &release.requirements[..] else {
             panic!("{release:?}")
         };
         assert_eq!((real.package.as_str(), real.optional), ("real", true));
+        assert!(real.by_default && !weak.by_default && win.by_default);
         assert!(real.everywhere && !win.everywhere);
         assert!(win.versions.matches(&Version::new(0, 6, 9)));
         assert_eq!(releases.of("demo", "2.0.0"), None);

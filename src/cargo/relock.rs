@@ -5,14 +5,15 @@
 //! them, and Cargo puts it in order (`cargo update --workspace`). What is left is
 //! moved with `cargo update --precise`, one package after the other (Cargo book,
 //! "cargo update"); packages that must move together refuse to move alone, so those
-//! that did not are tried again after others have. Afterwards Cargo is asked whether
-//! the lock file is as it would write it (`--locked`).
+//! that did not are tried again after others have. So what Cargo wrote last, it has
+//! resolved; whether it would leave it so is another question (`--locked`).
 
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::process::Command;
 
 use semver::Version;
-use toml_edit::{Array, ArrayOfTables, DocumentMut, Table};
+use toml_edit::{Array, DocumentMut, Table};
 
 use super::lock_graph::{LockError, LockGraph};
 use super::{CargoError, output_of};
@@ -81,7 +82,6 @@ impl Workshop<'_> {
         self.together(moves)?;
         let mut refused = self.rounds(moves)?;
         refused.extend(self.rounds(added)?);
-        self.prove()?;
         Ok(Relocked {
             refused,
             lock: fs::read(&self.root.join("Cargo.lock"))?,
@@ -125,12 +125,17 @@ impl Workshop<'_> {
             .iter()
             .map(|wanted| (wanted.clone(), String::new()))
             .collect();
+        let mut versions = self.versions()?;
         loop {
             let before = open.len();
             let mut left = Vec::new();
             for (wanted, _) in open {
-                if let Err(said) = self.step(&wanted)? {
-                    left.push((wanted, said));
+                let Some(now) = misplaced(&versions, &wanted) else {
+                    continue;
+                };
+                match self.step(&wanted, &now) {
+                    Ok(()) => versions = self.versions()?,
+                    Err(said) => left.push((wanted, said)),
                 }
             }
             if left.is_empty() || left.len() == before {
@@ -140,42 +145,40 @@ impl Workshop<'_> {
         }
     }
 
-    /// Moves one package, unless it is where it should be; else what Cargo said.
-    fn step(&self, wanted: &Move) -> Result<Result<(), String>, RelockError> {
+    /// The versions of each package in the lock file.
+    fn versions(&self) -> Result<HashMap<String, Vec<Version>>, RelockError> {
         let lock = LockGraph::parse(&fs::read(&self.root.join("Cargo.lock"))?)?;
-        let versions = lock.packages.iter();
-        let versions = versions.filter(|package| package.name == wanted.name);
-        let versions = versions.filter_map(|package| Version::parse(&package.version).ok());
-        let versions: Vec<Version> = versions.collect();
-        if versions.contains(&wanted.to) {
-            return Ok(Ok(()));
+        let mut versions: HashMap<String, Vec<Version>> = HashMap::new();
+        for package in lock.packages {
+            if let Ok(version) = Version::parse(&package.version) {
+                versions.entry(package.name).or_default().push(version);
+            }
         }
-        // It may have moved with another one.
-        let is_same = |version: &&Version| line(version) == line(&wanted.from);
-        let Some(now) = versions.iter().find(is_same) else {
-            // What it was needed for has moved, and does not need it any more.
-            return Ok(Ok(()));
-        };
+        Ok(versions)
+    }
+
+    /// Moves one package from the version that it has; else says what Cargo said.
+    fn step(&self, wanted: &Move, now: &Version) -> Result<(), String> {
         let package = format!("{}@{now}", wanted.name);
         let precise = wanted.to.to_string();
         let arguments = ["update", "--package", &package, "--precise", &precise];
         let said = match self.cargo(&arguments, Network::Forbidden) {
-            Ok(_) => return Ok(Ok(())),
+            Ok(_) => return Ok(()),
             Err(error) if self.network == Network::Forbidden => error,
             // It may lack the index of something that nobody has asked for.
             Err(_) => match self.cargo(&arguments, Network::Allowed) {
-                Ok(_) => return Ok(Ok(())),
+                Ok(_) => return Ok(()),
                 Err(error) => error,
             },
         };
-        Ok(Err(match said {
+        Err(match said {
             CargoError::Failed { message, .. } => message,
             other => other.to_string(),
-        }))
+        })
     }
 
     /// Sees that Cargo would leave the lock file as it is.
-    fn prove(&self) -> Result<(), RelockError> {
+    pub fn prove(&self) -> Result<(), RelockError> {
         let arguments = ["update", "--workspace", "--locked"];
         let proven = self.cargo(&arguments, Network::Forbidden);
         let proven = match (proven, self.network) {
@@ -212,46 +215,56 @@ impl Workshop<'_> {
 fn rewritten(lock: &[u8], moves: &[Move]) -> Option<String> {
     let mut document: DocumentMut = std::str::from_utf8(lock).ok()?.parse().ok()?;
     let packages = document.get_mut("package")?.as_array_of_tables_mut()?;
-    for wanted in moves {
-        rewrite(packages, wanted);
+    let mut targets: HashMap<&str, HashMap<String, String>> = HashMap::new();
+    for Move { name, from, to } in moves {
+        let of_name = targets.entry(name).or_default();
+        of_name.insert(from.to_string(), to.to_string());
+    }
+    let target = |name: &str, version: &str| targets.get(name)?.get(version);
+    let key = |package: &Table| {
+        let text = |field: &str| package.get(field)?.as_str().map(str::to_owned);
+        let is_of_registry = !text("source")?.starts_with("git+");
+        is_of_registry.then_some((text("name")?, text("version")?))
+    };
+    let here: HashSet<(String, String)> = packages.iter().filter_map(key).collect();
+    // Two become one where the version is there already.
+    packages.retain(|package| {
+        let moved = key(package).and_then(|(name, version)| Some((target(&name, &version)?, name)));
+        moved.is_none_or(|(to, name)| !here.contains(&(name, to.clone())))
+    });
+    for package in packages.iter_mut() {
+        let moved = key(package).and_then(|(name, version)| target(&name, &version));
+        if let Some(to) = moved {
+            package["version"] = toml_edit::value(to);
+            package.remove("checksum");
+        }
+        let dependencies = package.get_mut("dependencies");
+        let dependencies = dependencies.and_then(|item| item.as_array_mut());
+        for dependency in dependencies.into_iter().flat_map(Array::iter_mut) {
+            // `name`, `name version` or `name version (source)`.
+            let written = dependency.as_str().unwrap_or_default();
+            let mut words: Vec<&str> = written.split(' ').collect();
+            if let [name, version, ..] = &mut words[..]
+                && let Some(to) = target(name, version)
+            {
+                *version = to;
+                *dependency = words.join(" ").into();
+            }
+        }
     }
     Some(document.to_string())
 }
 
-fn rewrite(packages: &mut ArrayOfTables, wanted: &Move) {
-    let is = |package: &Table, version: &Version| {
-        let text = |field| package.get(field).and_then(|item| item.as_str());
-        let is_of_registry = text("source").is_some_and(|source| !source.starts_with("git+"));
-        let found = text("version").and_then(|version| Version::parse(version).ok());
-        is_of_registry && text("name") == Some(&wanted.name) && found.as_ref() == Some(version)
-    };
-    if packages.iter().any(|package| is(package, &wanted.to)) {
-        packages.retain(|package| !is(package, &wanted.from));
+/// The version of a package that is not where it should be.
+fn misplaced(versions: &HashMap<String, Vec<Version>>, wanted: &Move) -> Option<Version> {
+    let versions = versions.get(&wanted.name)?;
+    if versions.contains(&wanted.to) {
+        return None;
     }
-    let (from, to) = (wanted.from.to_string(), wanted.to.to_string());
-    for package in packages.iter_mut() {
-        if is(package, &wanted.from) {
-            package["version"] = toml_edit::value(to.as_str());
-            package.remove("checksum");
-        }
-        let Some(dependencies) = package.get_mut("dependencies") else {
-            continue;
-        };
-        let written = dependencies.as_array().into_iter().flatten();
-        let written = written.filter_map(|dependency| dependency.as_str());
-        // `name`, `name version` or `name version (source)`.
-        let moved = written.map(|dependency| {
-            let mut words: Vec<&str> = dependency.split(' ').collect();
-            if let [name, version, ..] = &mut words[..]
-                && *name == wanted.name
-                && *version == from
-            {
-                *version = &to;
-            }
-            words.join(" ")
-        });
-        *dependencies = toml_edit::value(moved.collect::<Array>());
-    }
+    // It may have moved with another one, or what it was needed for has, and does not
+    // need it any more.
+    let is_same = |version: &&Version| line(version) == line(&wanted.from);
+    versions.iter().find(is_same).cloned()
 }
 
 /// A package's compatible versions (Cargo book, "Version requirement syntax"):

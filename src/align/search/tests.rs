@@ -1,6 +1,5 @@
-use std::cell::RefCell;
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use proptest::prelude::*;
 use semver::VersionReq;
@@ -14,9 +13,11 @@ use crate::cargo::releases::{Release, Requirement};
 #[derive(Default)]
 struct Registry {
     releases: HashMap<(String, Version), Release>,
-    vulnerable: RefCell<BTreeSet<(String, Version)>>,
+    vulnerable: Mutex<BTreeSet<(String, Version)>>,
     /// Whether there is no advisory database.
     is_blind: bool,
+    /// Whether nothing can be asked for.
+    is_offline: bool,
 }
 
 impl Registry {
@@ -26,6 +27,7 @@ impl Registry {
                 package: (*package).to_owned(),
                 versions: VersionReq::parse(versions).unwrap(),
                 optional: false,
+                by_default: true,
                 everywhere: true,
                 features: Vec::new(),
             });
@@ -48,7 +50,7 @@ impl Knowledge for Registry {
 
     fn objection(&self, name: &str, version: &Version, release: &Release) -> Option<Objection> {
         let key = (name.to_owned(), version.clone());
-        if self.vulnerable.borrow().contains(&key) {
+        if self.vulnerable.lock().unwrap().contains(&key) {
             return Some(Objection::Vulnerable("RUSTSEC-0".to_owned()));
         }
         release.yanked.then_some(Objection::Yanked)
@@ -56,6 +58,10 @@ impl Knowledge for Registry {
 
     fn may_go_back(&self) -> bool {
         !self.is_blind
+    }
+
+    fn may_be_unknown(&self, name: &str) -> bool {
+        !self.is_offline || self.releases.keys().any(|(known, _)| known == name)
     }
 }
 
@@ -149,7 +155,11 @@ fn what_somebody_requires_or_nobody_should_use_is_not_proposed() {
     assert_eq!(propose_all(&project, &offers, &unknown).steps, []);
     let vulnerable = registry("^1");
     let version = ("c".to_owned(), Version::new(1, 2, 0));
-    vulnerable.vulnerable.borrow_mut().insert(version.clone());
+    vulnerable
+        .vulnerable
+        .lock()
+        .unwrap()
+        .insert(version.clone());
     let proposal = propose_all(&project, &offers, &vulnerable);
     assert_eq!(proposal.steps, []);
     let clash = proposal.clashes.keys().next().unwrap().to_string();
@@ -160,6 +170,50 @@ fn what_somebody_requires_or_nobody_should_use_is_not_proposed() {
     let mut kept = project.clone();
     kept.packages[0].is_movable = false;
     assert_eq!(propose_all(&kept, &offers, &registry("^1")).steps, []);
+}
+
+#[test]
+fn offline_nothing_moves_that_may_need_what_nobody_knows() {
+    let project = project(&[
+        ("a", "1.0.0", &[]),
+        ("b", "1.0.0", &[]),
+        ("c", "1.0.0", &[]),
+    ]);
+    let offers = offers(&[
+        ("a", "1.1.0", &[]),
+        ("b", "1.1.0", &[]),
+        ("c", "1.1.0", &[]),
+    ]);
+    let mut registry = Registry::default()
+        .with("a", &["1.0.0"], &[])
+        .with("c", &["1.0.0"], &[])
+        .with("c", &["1.1.0"], &[("new", "^1")])
+        .with("a", &["1.1.0"], &[("new", "^1")])
+        .with("b", &["1.0.0", "1.1.0"], &[("old", "^1")]);
+    let mut edit = |name: &str, minor, by_default| {
+        let release = (name.to_owned(), Version::new(1, minor, 0));
+        let release = registry.releases.get_mut(&release).unwrap();
+        let requirement = &mut release.requirements[0];
+        (requirement.optional, requirement.by_default) = (true, by_default);
+    };
+    edit("a", 1, true);
+    edit("b", 0, true);
+    edit("b", 1, true);
+    edit("c", 1, false);
+    let proposal = propose_all(&project, &offers, &registry);
+    assert_eq!(
+        steps(&project, &proposal),
+        ["a 1.1.0", "b 1.1.0", "c 1.1.0"]
+    );
+    registry.is_offline = true;
+    let proposal = propose_all(&project, &offers, &registry);
+    assert_eq!(steps(&project, &proposal), ["b 1.1.0", "c 1.1.0"]);
+    let known = registry.with("new", &["1.0.0"], &[]);
+    let proposal = propose_all(&project, &offers, &known);
+    assert_eq!(
+        steps(&project, &proposal),
+        ["a 1.1.0", "b 1.1.0", "c 1.1.0"]
+    );
 }
 
 #[test]
@@ -288,6 +342,7 @@ proptest! {
                     package: name(position - 1),
                     versions: VersionReq::parse(&format!(">=1.{}", case.requirements[position].min(minor))).unwrap(),
                     optional: false,
+ by_default: true,
                     everywhere: true,
                     features: Vec::new(),
                 });
@@ -320,13 +375,14 @@ proptest! {
         let project = Project { packages, nodes };
         let banned = BTreeSet::new();
         let lookup = Lookup::new(&project, &offers, &banned, &registry);
+        let all = |moves: &Moves| moves.keys().copied().collect::<BTreeSet<usize>>();
         let proposal = propose(&project, &offers, &banned, &registry);
         let moves: Moves = proposal.steps.iter().map(|step| (step.package, step.to.clone())).collect();
-        prop_assert!(fit(&lookup, &moves, &BTreeSet::new()).is_ok());
+        prop_assert!(fit(&lookup, &moves, &BTreeSet::new(), &all(&moves)).is_ok());
         // Who only glances promises no more, and sees it where there is something.
         let seen = glance(&project, &offers, &registry, 1);
         let moves: Moves = seen.steps.iter().map(|step| (step.package, step.to.clone())).collect();
-        prop_assert!(fit(&lookup, &moves, &BTreeSet::new()).is_ok());
+        prop_assert!(fit(&lookup, &moves, &BTreeSet::new(), &all(&moves)).is_ok());
         let seen = seen.after - seen.before;
         let gained = proposal.after - proposal.before;
         prop_assert!(seen >= 0.0 && seen <= gained + LEAST, "{seen} {gained}");
@@ -340,7 +396,7 @@ proptest! {
         for choice in 0..3u64.pow(case.packages as u32) {
             let minors = (0..case.packages).map(|position| choice / 3u64.pow(position as u32) % 3);
             let moves: Moves = minors.enumerate().filter(|(_, minor)| *minor != 2).map(|(at, minor)| (at, version(minor))).collect();
-            if fit(&lookup, &moves, &BTreeSet::new()).is_ok() {
+            if fit(&lookup, &moves, &BTreeSet::new(), &all(&moves)).is_ok() {
                 best = best.max(value(&lookup, &moves, &BTreeSet::new()).seconds);
             }
         }

@@ -16,6 +16,7 @@ use crate::align::glance;
 use crate::align::project::packages;
 use crate::cargo::lock_graph::LockGraph;
 use crate::cargo::releases::Releases;
+use crate::cargo::relock::Network;
 use crate::config::Config;
 use crate::digest::{Canonical, RecipeHash};
 use crate::fs;
@@ -101,6 +102,7 @@ fn look(
         releases: Releases::open(&index_homes(surroundings).ok()?).ok()?,
         advisories,
         rust: None,
+        network: Network::Allowed,
     };
     let all: f64 = project.nodes.iter().map(|node| node.seconds).sum();
     let seen = glance(&project, &sources.offers, &facts, ROUNDS);

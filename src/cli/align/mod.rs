@@ -75,10 +75,8 @@ pub(super) fn run(
         members: &members,
         lock: &bytes,
         scratch: &scratch.0,
-        network: match arguments.offline {
-            true => Network::Forbidden,
-            false => Network::Allowed,
-        },
+        network: scene.network(),
+        is_applied: arguments.apply,
         invocation: arguments.analysis.is_none().then_some(&invocation),
     };
     let proved = bench.prove(&project, &sources, &facts)?;
@@ -145,6 +143,14 @@ struct Scene<'a> {
 }
 
 impl Scene<'_> {
+    /// Whether Cargo may ask registries.
+    fn network(&self) -> Network {
+        match self.arguments.offline {
+            true => Network::Forbidden,
+            false => Network::Allowed,
+        }
+    }
+
     /// What is known of versions.
     fn facts(&self) -> Result<Facts, Failure> {
         let surroundings = self.surroundings;
@@ -179,6 +185,7 @@ impl Scene<'_> {
             releases: Releases::open(&index_homes(surroundings)?)?,
             advisories,
             rust: self.members.rust_version(),
+            network: self.network(),
         })
     }
 

@@ -14,7 +14,7 @@ use crate::align::{Knowledge, Node, OfferId, Project, Proposal, propose};
 use crate::cargo::invocation::Invocation;
 use crate::cargo::lock_graph::LockGraph;
 use crate::cargo::members::Members;
-use crate::cargo::relock::{Move, Network, Workshop};
+use crate::cargo::relock::{Move, Network, RelockError, Workshop};
 use crate::fs;
 use crate::plan::{Context, graph};
 
@@ -60,6 +60,8 @@ pub(super) struct Bench<'a> {
     /// An empty folder.
     pub(super) scratch: &'a Path,
     pub(super) network: Network,
+    /// Whether the lock file is to be the workspace's.
+    pub(super) is_applied: bool,
     /// The command whose recipes count; `None` where there are no recipes.
     pub(super) invocation: Option<&'a Invocation>,
 }
@@ -143,13 +145,9 @@ impl Bench<'_> {
             from: version.clone(),
             to: version.clone(),
         });
+        let failed = |error: RelockError| Failure::from(error).hint("Cargo.lock is as it was");
         let relocked = workshop.relock(&moves, &added.collect::<Vec<_>>());
-        let relocked = match relocked {
-            Ok(relocked) => relocked,
-            Err(error) => {
-                return Err(Failure::from(error).hint("Cargo.lock is as it was"));
-            }
-        };
+        let relocked = relocked.map_err(failed)?;
         let mut wrong = BTreeSet::new();
         for (refused, _) in &relocked.refused {
             wrong.extend(sources.offers.of(&refused.name, &refused.to));
@@ -159,6 +157,10 @@ impl Bench<'_> {
         }
         proved.lock = Some(relocked.lock);
         let Some(invocation) = self.invocation else {
+            // Cargo has resolved what it wrote; what a project gets, it is asked about.
+            if self.is_applied {
+                workshop.prove().map_err(failed)?;
+            }
             return Ok(wrong);
         };
         if let Err(error) = workshop.resolve() {
@@ -168,6 +170,7 @@ impl Bench<'_> {
                     "the packages of the new lock file could not be had; Cargo.lock is as it was",
                 ));
             }
+            workshop.prove().map_err(failed)?;
             proved.doubt = Some("their sources are not all on this machine".to_owned());
             return Ok(wrong);
         }

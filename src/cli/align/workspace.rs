@@ -11,6 +11,7 @@ use crate::align::{Knowledge, Node, Objection, Package, Project};
 use crate::cargo::advisories::Advisories;
 use crate::cargo::members::Members;
 use crate::cargo::releases::{Release, Releases, Requirement};
+use crate::cargo::relock::Network;
 use crate::digest::RecipeHash;
 use crate::output::Produced;
 use crate::plan::Planned;
@@ -105,6 +106,8 @@ pub(super) struct Facts {
     pub(super) advisories: Option<Advisories>,
     /// The oldest Rust that the workspace says to support.
     pub(super) rust: Option<Version>,
+    /// Whether Cargo may ask for what is not known.
+    pub(super) network: Network,
 }
 
 impl Facts {
@@ -126,6 +129,10 @@ impl Knowledge for Facts {
 
     fn may_go_back(&self) -> bool {
         self.advisories.is_some()
+    }
+
+    fn may_be_unknown(&self, name: &str) -> bool {
+        self.network == Network::Allowed || self.releases.has(name)
     }
 
     fn objection(&self, name: &str, version: &Version, release: &Release) -> Option<Objection> {
