@@ -4,7 +4,7 @@
 pub const VERSION: i64 = STEPS.len() as i64;
 
 /// Statements end with a semicolon and a new line.
-pub(super) const STEPS: &[&str] = &[COUNTING, BUILDING, FOLLOWING];
+pub(super) const STEPS: &[&str] = &[COUNTING, BUILDING, FOLLOWING, WAITING];
 
 /// What is wanted, by how many.
 ///
@@ -214,4 +214,11 @@ CREATE TABLE toolchains (
     previous TEXT NOT NULL,
     since BIGINT NOT NULL
 );
+";
+
+/// * `builds.standing`: where a build stands in the queue, by what it would save and
+///   by how long it has waited. What is queued is queued anew, by that.
+const WAITING: &str = "
+ALTER TABLE builds ADD COLUMN standing BIGINT NOT NULL DEFAULT 0;
+UPDATE builds SET round = round + 1 WHERE state = 'queued';
 ";

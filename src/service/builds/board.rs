@@ -140,12 +140,12 @@ fn build(row: &AnyRow) -> Result<Build> {
     })
 }
 
-/// Builds in a state, those of the highest priority first; of those that are
+/// Builds in a state, those first that are to be built first; of those that are
 /// published, the last ones first.
 pub async fn builds(database: &Database, state: &str, limit: u32) -> Result<Vec<Build>> {
     let order = match state {
         "built" => "ended DESC, id DESC",
-        _ => "priority DESC, id",
+        _ => "standing DESC, priority DESC, id",
     };
     let sql = format!("{BUILD} WHERE state = $1 ORDER BY {order} LIMIT $2");
     let query = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(state);

@@ -31,6 +31,10 @@ struct Demand {
 const AT_ONCE: i64 = 256;
 /// Milliseconds that a package takes of which nothing is known.
 const UNKNOWN: i64 = 1_500;
+/// Seconds of waiting that count as much as twice the milliseconds to be saved.
+const DOUBLING: f64 = 6.0 * 3_600.0;
+/// A second in 2026, from which waiting is counted.
+const EPOCH: i64 = 1_767_225_600;
 /// A setting that says how Cargo was called, and changes nothing by itself.
 const HARMLESS: &str = "cross";
 
@@ -231,22 +235,22 @@ impl Builds {
     /// Tells the queue what it does not know yet. Whoever is killed between the
     /// two steps does the first one again, which does no harm.
     pub(super) async fn push(&self) -> Result<()> {
-        const FIND: &str = "SELECT id, builder, round, priority, after FROM builds \
+        const FIND: &str = "SELECT id, builder, round, priority, after, since FROM builds \
             WHERE state = $1 AND pushed < round ORDER BY priority DESC, id LIMIT 1000";
         let find = sqlx::query(FIND).bind(State::Queued.name());
         let rows = find.fetch_all(self.database.readers()).await.doing(DOING)?;
         for row in &rows {
             let (build, round) = (number(row, 0)?, number(row, 2)?);
             let what = Try { build, round };
-            // apalis has 32 bits on PostgreSQL.
-            let priority = number(row, 3)?.min(i64::from(i32::MAX));
+            let standing = standing(number(row, 3)?, number(row, 5)?);
             let queue = text(row, 1)?;
             self.queue
-                .push(&queue, what, priority, number(row, 4)?)
+                .push(&queue, what, standing, number(row, 4)?)
                 .await?;
             let mut transaction = self.database.begin().await?;
-            const PUSHED: &str = "UPDATE builds SET pushed = $2 WHERE id = $1 AND pushed < $2";
-            let pushed = sqlx::query(PUSHED).bind(build).bind(round);
+            const PUSHED: &str =
+                "UPDATE builds SET pushed = $2, standing = $3 WHERE id = $1 AND pushed < $2";
+            let pushed = sqlx::query(PUSHED).bind(build).bind(round).bind(standing);
             pushed.execute(&mut *transaction).await.doing(DOING)?;
             transaction.commit().await.doing(DOING)?;
         }
@@ -299,6 +303,16 @@ fn look_at(wants: &[Wanted], texts: &BTreeMap<i64, String>) -> (String, String) 
     (builder, String::new())
 }
 
+/// Where a build stands in the queue, the highest first: what it would save, and how
+/// long it has waited, so that nothing waits for ever. Two builds keep their order
+/// while they wait, so it is known when they are queued. It has 31 bits (apalis on
+/// PostgreSQL): a thousand for each doubling, which is enough until 2700.
+fn standing(priority: i64, since: i64) -> i64 {
+    let doublings = (1.0 + priority.max(0) as f64).log2() - (since - EPOCH) as f64 / DOUBLING;
+    let standing = f64::from(1 << 30) + 1_000.0 * doublings;
+    standing.clamp(0.0, f64::from(i32::MAX)) as i64
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -310,5 +324,25 @@ mod tests {
         assert_eq!(at(&[900, 1_000]), (State::Queued, 1_240));
         assert_eq!(at(&[1, 2, 3, 1_000]), (State::Queued, 1_000 + 64 * 60));
         assert_eq!(at(&[10, 20, 30, 40, 1_000]), (State::Resting, 10 + MEMORY));
+    }
+
+    #[test]
+    fn whoever_waits_moves_up() {
+        let (day, now) = (86_400, EPOCH + 30_000_000);
+        assert!(standing(2_000, now) > standing(1_000, now));
+        // Four doublings a day.
+        assert!(standing(15_000, now + day) < standing(1_000, now));
+        assert!(standing(17_000, now + day) > standing(1_000, now));
+        // Nothing goes before what has waited for this long.
+        let most = now + 16 * day;
+        assert!(standing(i64::MAX, most) < standing(0, now));
+        // Nothing is cut off for a long time.
+        let late = now + 10_000_000_000;
+        let all = [
+            standing(i64::MAX, now),
+            standing(0, late),
+            standing(0, late + day),
+        ];
+        assert!(all.is_sorted_by(|a, b| a > b), "{all:?}");
     }
 }

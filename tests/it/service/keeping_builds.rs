@@ -9,6 +9,7 @@ use quickbuild::recipe::package::PackageRecipe;
 use serde_json::Value;
 
 use super::Bed;
+use super::administering::change;
 use super::building::{Wanted, Worker, beds, until, want, wanted, worker};
 use crate::support::postgres::Postgres;
 use crate::support::{Serving, TestEnv};
@@ -18,7 +19,7 @@ use crate::support::{Serving, TestEnv};
 const TABLES: [(&str, &str, &str); 4] = [
     (
         "builds",
-        "id want recipe name version builder state reason root round pushed after priority lease task since ended own wanted disputed",
+        "id want recipe name version builder state reason root round pushed after priority lease task since ended own wanted disputed standing",
         "id",
     ),
     (
@@ -210,5 +211,43 @@ fn builds_under_way_go_on_from_a_copy() {
         assert_eq!(recipes(&leases), rest);
         assert_eq!(play(&server, &tokens, 0).alive(&lease, ""), 409);
         until(&server, made, "built");
+    }
+}
+
+/// What is worth most is built first, and what has waited long before it.
+#[test]
+fn what_waits_long_enough_is_built_first() {
+    for bed in beds() {
+        let (made, other) = (wanted(&bed.env), other(&bed, &bed.env));
+        let mut server = bed.builds(&["--lease", "1h"]);
+        let token = bed.token("boxes", "work-trusted");
+        for from in ["203.0.113.1", "203.0.113.2"] {
+            want(&server, made, from);
+            want(&server, &other, from);
+        }
+        until(&server, made, "queued");
+        until(&server, &other, "queued");
+        let (cheap, dear) = (made.recipe.as_str(), other.recipe.as_str());
+        for (days, first) in [(0, dear), (1, dear), (10, cheap)] {
+            server.kill();
+            drop(server);
+            let now = quickbuild::fs::now().seconds();
+            for (recipe, milliseconds, days) in [(cheap, 1_000, days), (dear, 1_000_000_000, 0)] {
+                let since = now - days * 86_400;
+                let again = format!(
+                    "UPDATE builds SET state = 'queued', round = round + 1, lease = '', after = 0, \
+                     task = '', priority = {milliseconds}, since = {since} WHERE recipe = '{recipe}'"
+                );
+                change(&bed, &again);
+            }
+            server = bed.builds(&["--lease", "1h"]);
+            let worker = Worker {
+                server: &server,
+                name: "box",
+                token: token.clone(),
+            };
+            let leases = all_leases(&worker, 2);
+            assert_eq!(leases[0].1, first, "after {days} days");
+        }
     }
 }
