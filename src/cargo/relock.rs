@@ -79,7 +79,7 @@ pub struct Workshop<'a> {
 impl Workshop<'_> {
     /// Moves packages, and then those of `added` that came in with them.
     pub fn relock(&self, moves: &[Move], added: &[Move]) -> Result<Relocked, RelockError> {
-        self.together(moves)?;
+        self.together(moves, added)?;
         let mut refused = self.rounds(moves)?;
         refused.extend(self.rounds(added)?);
         Ok(Relocked {
@@ -90,21 +90,21 @@ impl Workshop<'_> {
 
     /// Moves packages at once, or half of them and then the other half, and so on:
     /// one that Cargo refuses keeps the others only from one question.
-    fn together(&self, moves: &[Move]) -> Result<(), RelockError> {
-        if moves.len() < 2 || self.at_once(moves)? {
+    fn together(&self, moves: &[Move], added: &[Move]) -> Result<(), RelockError> {
+        if moves.len() + added.len() < 2 || self.at_once(moves, added)? || moves.len() < 2 {
             return Ok(());
         }
         let (first, second) = moves.split_at(moves.len() / 2);
-        self.together(first)?;
-        self.together(second)
+        self.together(first, added)?;
+        self.together(second, added)
     }
 
     /// Whether Cargo takes a lock file with all of these moves; it is left as it was
     /// otherwise.
-    fn at_once(&self, moves: &[Move]) -> Result<bool, RelockError> {
+    fn at_once(&self, moves: &[Move], added: &[Move]) -> Result<bool, RelockError> {
         let path = self.root.join("Cargo.lock");
         let before = fs::read(&path)?;
-        let Some(after) = rewritten(&before, moves) else {
+        let Some(after) = rewritten(&before, moves, added) else {
             return Ok(false);
         };
         fs::write(&path, after.as_bytes())?;
@@ -211,8 +211,9 @@ impl Workshop<'_> {
 /// A lock file in which packages have other versions, and nothing that follows from
 /// a version: Cargo adds the checksum, and passes over what a package no longer
 /// needs (`EncodableResolve::into_resolve` in Cargo's
-/// `src/cargo/core/resolver/encode.rs`). None of what cannot be read.
-fn rewritten(lock: &[u8], moves: &[Move]) -> Option<String> {
+/// `src/cargo/core/resolver/encode.rs`). What comes in stands there as well, as
+/// Cargo prefers what it finds. None of what cannot be read.
+fn rewritten(lock: &[u8], moves: &[Move], added: &[Move]) -> Option<String> {
     let mut document: DocumentMut = std::str::from_utf8(lock).ok()?.parse().ok()?;
     let packages = document.get_mut("package")?.as_array_of_tables_mut()?;
     let mut targets: HashMap<&str, HashMap<String, String>> = HashMap::new();
@@ -227,6 +228,14 @@ fn rewritten(lock: &[u8], moves: &[Move]) -> Option<String> {
         is_of_registry.then_some((text("name")?, text("version")?))
     };
     let here: HashSet<(String, String)> = packages.iter().filter_map(key).collect();
+    // All that moves or comes in is of one registry.
+    let is_moved = |package: &&Table| {
+        key(package).is_some_and(|(name, version)| target(&name, &version).is_some())
+    };
+    let source = packages
+        .iter()
+        .find(is_moved)
+        .and_then(|package| package.get("source").cloned());
     // Two become one where the version is there already.
     packages.retain(|package| {
         let moved = key(package).and_then(|(name, version)| Some((target(&name, &version)?, name)));
@@ -250,6 +259,15 @@ fn rewritten(lock: &[u8], moves: &[Move]) -> Option<String> {
                 *version = to;
                 *dependency = words.join(" ").into();
             }
+        }
+    }
+    for Move { name, to, .. } in added {
+        if !here.contains(&(name.clone(), to.to_string())) {
+            let mut package = Table::new();
+            package["name"] = toml_edit::value(name);
+            package["version"] = toml_edit::value(to.to_string());
+            package["source"] = source.clone()?;
+            packages.push(package);
         }
     }
     Some(document.to_string())
@@ -307,11 +325,20 @@ mod tests {
             to: version(to),
         };
         let before = lock("1.0.0", "checksum = \"aa\"\n");
-        let after = rewritten(before.as_bytes(), &[wanted("1.0.5")]).unwrap();
+        let after = rewritten(before.as_bytes(), &[wanted("1.0.5")], &[]).unwrap();
         assert_eq!(after, lock("1.0.5", ""));
         // Two become one.
-        let after = rewritten(before.as_bytes(), &[wanted("2.0.0")]).unwrap();
+        let after = rewritten(before.as_bytes(), &[wanted("2.0.0")], &[]).unwrap();
         assert_eq!(after.matches("name = \"a\"").count(), 1, "{after}");
-        assert!(rewritten(b"[[package", &[]).is_none());
+        // What is there already does not come in.
+        let new = |name: &str| Move {
+            name: name.to_owned(),
+            ..wanted("2.0.0")
+        };
+        let moves = [wanted("1.0.5")];
+        let after = rewritten(before.as_bytes(), &moves, &[new("a"), new("d")]).unwrap();
+        let moved = format!("{}{}", lock("1.0.5", ""), package("d", "2.0.0", registry));
+        assert_eq!(after.trim_end(), moved.trim_end());
+        assert!(rewritten(b"[[package", &[], &[]).is_none());
     }
 }
