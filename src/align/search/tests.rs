@@ -342,7 +342,7 @@ proptest! {
                     package: name(position - 1),
                     versions: VersionReq::parse(&format!(">=1.{}", case.requirements[position].min(minor))).unwrap(),
                     optional: false,
- by_default: true,
+                    by_default: true,
                     everywhere: true,
                     features: Vec::new(),
                 });
