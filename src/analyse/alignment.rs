@@ -111,8 +111,11 @@ pub struct Question<'a> {
     pub whole: f64,
     /// Packages whose dependents are looked at.
     pub packages: &'a [String],
-    /// What compiling costs.
+    /// What compiling costs, as far as somebody has compiled it.
     pub measurements: &'a Measurements,
+    /// Seconds of each package of all lock files, estimated where they are not
+    /// measured.
+    pub seconds: &'a HashMap<(&'a str, &'a str), f64>,
     /// What is known of versions.
     pub index: &'a Index,
 }
@@ -194,7 +197,10 @@ impl Question<'_> {
             (package, offers, roots)
         });
         let bundles: Vec<(&String, Offers, Vec<OfferId>)> = bundles.collect();
-        let seconds = |name: &str, version: &str| self.measurements.seconds(name, version);
+        let seconds = |name: &str, version: &str| {
+            let known = self.seconds.get(&(name, version));
+            known.copied().unwrap_or(1.0)
+        };
         let unseen = self
             .subjects
             .par_iter()

@@ -26,7 +26,9 @@ const FOLDS: usize = 5;
 const FEWEST: usize = 30;
 /// Added to the diagonal, so that properties that say the same do no harm.
 const RIDGE: f64 = 1.0;
-const PROPERTIES: usize = 7;
+const PROPERTIES: usize = 6;
+/// Which of them is the logarithm of the archive's size; 0 where that is not known.
+const ARCHIVE: usize = 5;
 
 /// How a figure came about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -57,6 +59,20 @@ pub struct Cost {
 pub struct FitError {
     /// Packages that were measured.
     pub packages: usize,
+    /// Half of the estimates are off by less than this factor.
+    pub median_factor: f64,
+    /// Nine of ten are off by less than this factor.
+    pub ninth_factor: f64,
+    /// All estimated seconds together, divided by the measured ones.
+    pub total_ratio: f64,
+    /// The same where archives are not at hand.
+    pub without_archives: Off,
+}
+
+/// How far estimates are off.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Off {
     /// Half of the estimates are off by less than this factor.
     pub median_factor: f64,
     /// Nine of ten are off by less than this factor.
@@ -216,8 +232,8 @@ impl Measurements {
         };
         let points = sample(&seconds);
         let error = (points.len() >= FEWEST).then(|| held_out(&points));
-        let time = Fit::of(&points, 1.0);
-        let size = Fit::of(&sample(&bytes), 1e6);
+        let time = Estimator::of(&points, 1.0);
+        let size = Estimator::of(&sample(&bytes), 1e6);
         let (near_seconds, near_bytes) = (by_name(&seconds), by_name(&bytes));
         let costs = census
             .packages
@@ -264,7 +280,6 @@ impl Measurements {
                 (dependants[position] as f64).ln_1p(),
                 f64::from(ends(&["derive", "macros", "macro", "impl"])),
                 f64::from(ends(&["-sys"])),
-                f64::from(u8::from(archive.is_some())),
                 archive.map_or(0.0, |bytes| bytes.ln()),
             ]
         });
@@ -313,13 +328,56 @@ fn quantile(values: &[f64], share: f64) -> f64 {
 }
 
 /// A package that was measured.
+#[derive(Clone)]
 struct Point {
     name: String,
     properties: [f64; PROPERTIES],
     value: f64,
 }
 
+impl Point {
+    fn without_archive(&self) -> Self {
+        let mut point = self.clone();
+        point.properties[ARCHIVE] = 0.0;
+        point
+    }
+}
+
+/// What estimates packages whose archive is at hand, and those whose is not: what was
+/// compiled has one, so one fit cannot tell what it means to have none.
+struct Estimator {
+    known: Fit,
+    hidden: Fit,
+}
+
+impl Estimator {
+    fn of(points: &[Point], otherwise: f64) -> Self {
+        let hidden: Vec<Point> = points.iter().map(Point::without_archive).collect();
+        let hidden = Fit::of(&hidden, otherwise);
+        let known = points
+            .iter()
+            .filter(|point| point.properties[ARCHIVE] > 0.0);
+        let known: Vec<Point> = known.cloned().collect();
+        Self {
+            known: match known.len() < FEWEST {
+                true => hidden.clone(),
+                false => Fit::of(&known, otherwise),
+            },
+            hidden,
+        }
+    }
+
+    fn estimate(&self, properties: &[f64; PROPERTIES]) -> f64 {
+        let fit = match properties[ARCHIVE] > 0.0 {
+            true => &self.known,
+            false => &self.hidden,
+        };
+        fit.estimate(properties)
+    }
+}
+
 /// A straight line through logarithms.
+#[derive(Clone)]
 struct Fit {
     weights: [f64; PROPERTIES],
     /// What an average of logarithms falls short of an average.
@@ -409,32 +467,37 @@ fn solve(mut system: [[f64; PROPERTIES + 1]; PROPERTIES]) -> [f64; PROPERTIES] {
 
 /// Fits on four parts and looks at the fifth, five times.
 fn held_out(points: &[Point]) -> FitError {
-    let fold = |point: &Point| fold(&point.name, FOLDS);
-    let mut factors = Vec::new();
-    let (mut estimated, mut measured) = (0.0, 0.0);
+    let (mut known, mut hidden) = (Vec::new(), Vec::new());
     for held in 0..FOLDS {
-        let of = |inside: bool| {
-            let points = points
-                .iter()
-                .filter(move |point| (fold(point) == held) == inside);
-            points.map(|point| Point {
-                name: point.name.clone(),
-                ..*point
-            })
-        };
-        let training: Vec<Point> = of(false).collect();
-        let fit = Fit::of(&training, 1.0);
-        for point in of(true) {
-            let estimate = fit.estimate(&point.properties);
-            factors.push((estimate / point.value).ln().abs());
-            estimated += estimate;
-            measured += point.value;
+        let is_held = |point: &&Point| fold(&point.name, FOLDS) == held;
+        let training = points.iter().filter(|point| !is_held(point));
+        let estimator = Estimator::of(&training.cloned().collect::<Vec<_>>(), 1.0);
+        for point in points.iter().filter(is_held) {
+            let estimate = |point: &Point| (estimator.estimate(&point.properties), point.value);
+            known.push(estimate(point));
+            hidden.push(estimate(&point.without_archive()));
         }
     }
+    let known = off(&known);
     FitError {
         packages: points.len(),
+        median_factor: known.median_factor,
+        ninth_factor: known.ninth_factor,
+        total_ratio: known.total_ratio,
+        without_archives: off(&hidden),
+    }
+}
+
+/// Of estimates, each with what was measured.
+fn off(pairs: &[(f64, f64)]) -> Off {
+    let factors = pairs
+        .iter()
+        .map(|(estimate, value)| (estimate / value).ln().abs());
+    let factors: Vec<f64> = factors.collect();
+    let sum = |part: fn(&(f64, f64)) -> f64| pairs.iter().map(part).sum::<f64>();
+    Off {
         median_factor: quantile(&factors, 0.5).exp(),
         ninth_factor: quantile(&factors, 0.9).exp(),
-        total_ratio: estimated / measured,
+        total_ratio: sum(|pair| pair.0) / sum(|pair| pair.1),
     }
 }

@@ -203,6 +203,12 @@ fn alignment(
     });
     let subjects: Vec<Subject> = subjects.collect();
     debug_assert_eq!(subjects.len(), census.projects.len());
+    let (costs, _) = measurements.costs(census);
+    let packages = census.packages.iter().zip(&costs);
+    let seconds = packages.map(|(package, cost)| {
+        let key = (package.name.as_str(), package.version.as_str());
+        (key, cost.seconds)
+    });
     let question = Question {
         subjects: &subjects,
         folds: FOLDS,
@@ -210,6 +216,7 @@ fn alignment(
         whole: report.costs.distinct_seconds,
         packages: &questions.packages,
         measurements,
+        seconds: &seconds.collect(),
         index: &Index(Releases::open(&index_homes(surroundings)?)?),
     };
     Ok(question.answer())
