@@ -142,6 +142,17 @@ impl Offers {
     }
 }
 
+impl Project {
+    /// The project, as if nothing were built for it as it is.
+    pub(super) fn unbuilt(&self) -> Self {
+        let mut bare = self.clone();
+        for node in &mut bare.nodes {
+            node.offer = None;
+        }
+        bare
+    }
+}
+
 /// What is looked up again and again.
 pub(super) struct Lookup<'a> {
     pub(super) project: &'a Project,

@@ -3,7 +3,9 @@
 //! A candidate is the tree of one offer, as the moves that lead to it. Candidates
 //! are taken one after the other, what is worth most for each moved package first,
 //! as long as they fit together; a second run takes what is worth most at all
-//! first, and the better of the two counts. A tree saves no more than the seconds
+//! first. A third one forgets at first what is built already for the project as it
+//! is, which it would give up for nothing single, and often for all together. The
+//! best of the three counts. A tree saves no more than the seconds
 //! of what it has in the project and is not built yet, so most candidates need not
 //! be tried. In the end, each move goes that nothing is lost without.
 
@@ -73,18 +75,35 @@ pub fn propose(
     let run = |order| {
         let lookup = Lookup::new(project, offers, banned, knowledge);
         let search = Search { lookup: &lookup };
-        let run = search.run(&candidates, order, usize::MAX);
-        (run.clashes.clone(), search.thin(run))
+        let taken = search.run(&candidates, order, usize::MAX, search.start());
+        (taken.clashes.clone(), search.thin(taken))
     };
-    let (first, second) = rayon::join(|| run(Order::ForEachMove), || run(Order::AtAll));
+    let afresh = || {
+        let bare = project.unbuilt();
+        let lookup = Lookup::new(&bare, offers, banned, knowledge);
+        let search = Search { lookup: &lookup };
+        let taken = search.run(&candidates, Order::ForEachMove, usize::MAX, search.start());
+        let lookup = Lookup::new(project, offers, banned, knowledge);
+        let search = Search { lookup: &lookup };
+        let taken = search.take(taken.moves, taken.added);
+        search.thin(search.run(&candidates, Order::AtAll, usize::MAX, taken))
+    };
+    let ((first, second), third) = rayon::join(
+        || rayon::join(|| run(Order::ForEachMove), || run(Order::AtAll)),
+        afresh,
+    );
     let mut clashes = BTreeMap::new();
     for (clash, count) in first.0.into_iter().chain(second.0) {
         let known = clashes.entry(clash).or_insert(0);
         *known = count.max(*known);
     }
-    let (first, second) = (first.1, second.1);
-    let is_better = second.value.seconds > first.value.seconds + LEAST;
-    let mut proposal = search.describe(if is_better { second } else { first });
+    let mut best = first.1;
+    for other in [second.1, third] {
+        if other.value.seconds > best.value.seconds + LEAST {
+            best = other;
+        }
+    }
+    let mut proposal = search.describe(best);
     proposal.clashes = clashes;
     proposal
 }
@@ -100,7 +119,7 @@ pub fn glance(
     let banned = BTreeSet::new();
     let lookup = Lookup::new(project, offers, &banned, knowledge);
     let search = Search { lookup: &lookup };
-    search.describe(search.run(&search.candidates(), Order::AtAll, rounds))
+    search.describe(search.run(&search.candidates(), Order::AtAll, rounds, search.start()))
 }
 
 /// Whether a project can move so that it has the whole tree of an offer.
@@ -213,12 +232,28 @@ impl Search<'_> {
         Some(candidate)
     }
 
+    /// Nothing has been taken.
+    fn start(&self) -> Taken {
+        self.take(Moves::new(), BTreeSet::new())
+    }
+
+    fn take(&self, moves: Moves, added: BTreeSet<OfferId>) -> Taken {
+        Taken {
+            value: value(self.lookup, &moves, &added),
+            moves,
+            added,
+            clashes: BTreeMap::new(),
+        }
+    }
+
     /// Takes candidates as long as one is worth something, and at most so many.
-    fn run(&self, candidates: &[Candidate], order: Order, rounds: usize) -> Taken {
-        let mut taken = Taken {
-            value: value(self.lookup, &Moves::new(), &BTreeSet::new()),
-            ..Taken::default()
-        };
+    fn run(
+        &self,
+        candidates: &[Candidate],
+        order: Order,
+        rounds: usize,
+        mut taken: Taken,
+    ) -> Taken {
         let mut open: Vec<&Candidate> = candidates.iter().collect();
         for _ in 0..rounds {
             let Some((best, moves, added, value)) = self.best(&mut open, order, &mut taken) else {

@@ -216,6 +216,41 @@ fn offline_nothing_moves_that_may_need_what_nobody_knows() {
     );
 }
 
+/// No tree alone is worth what is lost with it.
+#[test]
+fn what_is_built_is_given_up_where_all_together_is_worth_more() {
+    let mut project = project(&[
+        ("c", "1.0.0", &[]),
+        ("a", "1.0.0", &[0]),
+        ("b", "1.0.0", &[0]),
+        ("d", "1.0.0", &[0]),
+    ]);
+    for (node, offer) in [(0, 0), (1, 1), (2, 2)] {
+        project.nodes[node].offer = Some(offer);
+    }
+    let offers = offers(&[
+        ("c", "1.0.0", &[]),
+        ("a", "1.0.0", &[0]),
+        ("b", "1.0.0", &[0]),
+        ("c", "1.1.0", &[]),
+        ("a", "1.1.0", &[3]),
+        ("b", "1.1.0", &[3]),
+        ("d", "1.0.0", &[3]),
+    ]);
+    let needs = [("c", "^1")];
+    let registry = Registry::default()
+        .with("c", &["1.0.0", "1.1.0"], &[])
+        .with("a", &["1.0.0", "1.1.0"], &needs)
+        .with("b", &["1.0.0", "1.1.0"], &needs)
+        .with("d", &["1.0.0"], &needs);
+    let proposal = propose_all(&project, &offers, &registry);
+    assert_eq!(
+        steps(&project, &proposal),
+        ["c 1.1.0", "a 1.1.0", "b 1.1.0"]
+    );
+    assert_eq!((proposal.before, proposal.after), (3.0, 4.0));
+}
+
 #[test]
 fn packages_move_together_that_pin_each_other() {
     let project = project(&[
