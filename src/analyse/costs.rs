@@ -11,6 +11,7 @@
 //! packages that the fit has not seen and stands in the report.
 
 use std::collections::{BTreeMap, HashMap};
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -67,6 +68,26 @@ pub struct FitError {
     pub total_ratio: f64,
     /// The same where archives are not at hand.
     pub without_archives: Off,
+}
+
+impl fmt::Display for FitError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            packages,
+            median_factor,
+            ninth_factor,
+            total_ratio,
+            without_archives,
+        } = self;
+        write!(
+            f,
+            "On {packages} packages that were held out, half of the estimates are off by less than a factor of {median_factor:.1}, nine of ten by less than {ninth_factor:.1}; all together are {total_ratio:.2} of what was measured. \
+             Without their archives it would be {:.1}, {:.1} and {:.2}.",
+            without_archives.median_factor,
+            without_archives.ninth_factor,
+            without_archives.total_ratio
+        )
+    }
 }
 
 /// How far estimates are off.

@@ -56,16 +56,7 @@ fn costs(page: &mut Html, report: &Report) {
         costs.measured, costs.other_version, costs.estimated
     ));
     page.paragraph(&match &costs.error {
-        Some(error) => format!(
-            "On {} packages that were held out, half of the estimates are off by less than a factor of {:.1}, nine of ten by less than {:.1}. All together are {:.2} of what was measured. Without their archives it would be {:.1}, {:.1} and {:.2}.",
-            error.packages,
-            error.median_factor,
-            error.ninth_factor,
-            error.total_ratio,
-            error.without_archives.median_factor,
-            error.without_archives.ninth_factor,
-            error.without_archives.total_ratio
-        ),
+        Some(error) => error.to_string(),
         None => "Too little was measured to say how wrong the estimates are.".to_owned(),
     });
 }

@@ -47,17 +47,7 @@ fn write(text: &mut String, report: &Report) -> std::fmt::Result {
         costs.measured, costs.other_version, costs.estimated
     )?;
     match &costs.error {
-        Some(error) => writeln!(
-            text,
-            "On {} packages that were held out, half of the estimates are off by less than a factor of {:.1}, nine of ten by less than {:.1}; all together are {:.2} of what was measured. Without their archives it would be {:.1}, {:.1} and {:.2}.",
-            error.packages,
-            error.median_factor,
-            error.ninth_factor,
-            error.total_ratio,
-            error.without_archives.median_factor,
-            error.without_archives.ninth_factor,
-            error.without_archives.total_ratio
-        )?,
+        Some(error) => writeln!(text, "{error}")?,
         None => writeln!(
             text,
             "Too little was measured to estimate the rest; compile some projects with `quickbuild build` first, or pass `--timings`."

@@ -15,14 +15,13 @@ pub const UNPACKED: &str = "{\"v\":1}";
 /// Where an index has a package (Cargo book, "Registry index", index files).
 pub fn index_path(name: &str) -> PathBuf {
     let name = name.to_lowercase();
+    let part = |range: std::ops::Range<usize>| name.get(range).unwrap_or_default();
     match name.len() {
-        1 => Path::new("1").join(name),
-        2 => Path::new("2").join(name),
-        3 => Path::new("3").join(&name[..1]).join(name),
-        _ => match (name.get(..2), name.get(2..4)) {
-            (Some(first), Some(second)) => Path::new(first).join(second).join(&name),
-            _ => PathBuf::from(name),
-        },
+        1 => Path::new("1").join(&name),
+        2 => Path::new("2").join(&name),
+        // Names of lock files may be anything.
+        3 => Path::new("3").join(part(0..1)).join(&name),
+        _ => Path::new(part(0..2)).join(part(2..4)).join(&name),
     }
 }
 
@@ -37,6 +36,8 @@ mod tests {
             ("cc", "2/cc"),
             ("log", "3/l/log"),
             ("Serde", "se/rd/serde"),
+            ("€", "3/€"),
+            ("a€b", "a€b"),
         ] {
             assert_eq!(index_path(name), Path::new(path));
         }

@@ -1,5 +1,5 @@
 //! What a registry's index says of dependencies, as far as Cargo has looked it
-//! up ([`IndexFiles`]). Nothing is asked for here.
+//! up (`index_files.rs`). Nothing is asked for here.
 //!
 //! A lock file has the packages of all platforms; the index tells which
 //! dependency is for which (Cargo book, "Registry index", `target` and `kind`).

@@ -5,9 +5,10 @@
 //! has hundreds for most packages.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::home::index_path;
 use crate::fs;
 
 /// The files of some Cargo homes.
@@ -38,7 +39,7 @@ impl IndexFiles {
         }
         let mut file = Lines::new();
         for folder in &self.folders {
-            if let Ok(Some(bytes)) = fs::read_optional(&folder.join(place(name))) {
+            if let Ok(Some(bytes)) = fs::read_optional(&folder.join(index_path(name))) {
                 split(&bytes, &mut file);
             }
         }
@@ -73,33 +74,4 @@ fn folders(cargo_homes: &[PathBuf]) -> fs::Result<Vec<PathBuf>> {
         }
     }
     Ok(folders)
-}
-
-/// Where the index keeps a package (Cargo book, "Registry index", "Index files").
-pub(super) fn place(name: &str) -> PathBuf {
-    let name = name.to_lowercase();
-    let part = |range: std::ops::Range<usize>| name.get(range).unwrap_or_default().to_owned();
-    match name.len() {
-        1 => Path::new("1").join(name),
-        2 => Path::new("2").join(name),
-        3 => Path::new("3").join(part(0..1)).join(name),
-        _ => Path::new(&part(0..2)).join(part(2..4)).join(name),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn packages_are_where_the_index_has_them() {
-        for (name, path) in [
-            ("a", "1/a"),
-            ("ab", "2/ab"),
-            ("Abc", "3/a/abc"),
-            ("cargo-x", "ca/rg/cargo-x"),
-        ] {
-            assert_eq!(place(name), Path::new(path));
-        }
-    }
 }

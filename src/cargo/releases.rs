@@ -164,13 +164,13 @@ pub fn rust_version(text: &str) -> Option<Version> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::index_files::place;
+    use super::super::home::index_path;
     use super::*;
 
     fn home(name: &str, lines: &[(&str, &str)]) -> tempfile::TempDir {
         let home = tempfile::tempdir().unwrap();
         let root = home.path().join("registry/index/index.crates.io-0/.cache");
-        let file = root.join(place(name));
+        let file = root.join(index_path(name));
         fs::create_dir_all(file.parent().unwrap()).unwrap();
         let mut bytes = b"\x03\x02\0\0\0etag: x\0".to_vec();
         for (version, line) in lines {
