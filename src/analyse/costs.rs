@@ -60,32 +60,27 @@ pub struct Cost {
 pub struct FitError {
     /// Packages that were measured.
     pub packages: usize,
-    /// Half of the estimates are off by less than this factor.
-    pub median_factor: f64,
-    /// Nine of ten are off by less than this factor.
-    pub ninth_factor: f64,
-    /// All estimated seconds together, divided by the measured ones.
-    pub total_ratio: f64,
+    /// How far off they are.
+    #[serde(flatten)]
+    pub off: Off,
     /// The same where archives are not at hand.
     pub without_archives: Off,
 }
 
 impl fmt::Display for FitError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            packages,
-            median_factor,
-            ninth_factor,
-            total_ratio,
-            without_archives,
-        } = self;
+        let (off, without) = (&self.off, &self.without_archives);
         write!(
             f,
-            "On {packages} packages that were held out, half of the estimates are off by less than a factor of {median_factor:.1}, nine of ten by less than {ninth_factor:.1}; all together are {total_ratio:.2} of what was measured. \
+            "On {} packages that were held out, half of the estimates are off by less than a factor of {:.1}, nine of ten by less than {:.1}; all together are {:.2} of what was measured. \
              Without their archives it would be {:.1}, {:.1} and {:.2}.",
-            without_archives.median_factor,
-            without_archives.ninth_factor,
-            without_archives.total_ratio
+            self.packages,
+            off.median_factor,
+            off.ninth_factor,
+            off.total_ratio,
+            without.median_factor,
+            without.ninth_factor,
+            without.total_ratio
         )
     }
 }
@@ -499,12 +494,9 @@ fn held_out(points: &[Point]) -> FitError {
             hidden.push(estimate(&point.without_archive()));
         }
     }
-    let known = off(&known);
     FitError {
         packages: points.len(),
-        median_factor: known.median_factor,
-        ninth_factor: known.ninth_factor,
-        total_ratio: known.total_ratio,
+        off: off(&known),
         without_archives: off(&hidden),
     }
 }
@@ -520,5 +512,35 @@ fn off(pairs: &[(f64, f64)]) -> Off {
         median_factor: quantile(&factors, 0.5).exp(),
         ninth_factor: quantile(&factors, 0.9).exp(),
         total_ratio: sum(|pair| pair.0) / sum(|pair| pair.1),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// All that was compiled has an archive; a package without one is an average one.
+    #[test]
+    fn an_archive_that_is_not_at_hand_is_not_an_empty_one() {
+        let points = (1..=100).map(|number| {
+            let bytes = f64::from(number) * 1e4;
+            Point {
+                name: format!("package-{number}"),
+                properties: [1.0, 0.0, 0.0, 0.0, 0.0, bytes.ln()],
+                value: bytes / 1e5,
+            }
+        });
+        let points: Vec<Point> = points.collect();
+        let estimator = Estimator::of(&points, 1.0);
+        let large = estimator.estimate(&points[99].properties);
+        assert!((6.0..12.0).contains(&large), "{large}");
+        let average = estimator.estimate(&points[99].without_archive().properties);
+        assert!((4.0..6.0).contains(&average), "{average}");
+        let error = held_out(&points);
+        assert!(error.off.median_factor < error.without_archives.median_factor);
+        assert!(
+            (0.9..1.1).contains(&error.without_archives.total_ratio),
+            "{error}"
+        );
     }
 }

@@ -13,7 +13,7 @@ use super::terminal::{print, print_json};
 use super::{Exit, Failure, Surroundings};
 use crate::analyse::alignment::{Alignment, Index, Question, Subject};
 use crate::analyse::census::{Census, Freshness, fold};
-use crate::analyse::costs::Measurements;
+use crate::analyse::costs::{Cost, Measurements};
 use crate::analyse::downloads::Downloads;
 use crate::analyse::history::history;
 use crate::analyse::projects::{self, Found, Search, parse_day};
@@ -121,7 +121,7 @@ pub(super) fn run(
         report.alignment = Some(alignment(
             surroundings,
             (&search.found, freshness, index.as_ref()),
-            &census,
+            (&census, &costs),
             &measurements,
             (&report, &questions),
         )?);
@@ -181,7 +181,7 @@ const BUDGET: f64 = 0.2;
 fn alignment(
     surroundings: &Surroundings,
     (found, freshness, index): (&[Found], Freshness, Option<&IndexCache>),
-    census: &Census,
+    (census, costs): (&Census, &[Cost]),
     measurements: &Measurements,
     (report, questions): (&Report, &Questions),
 ) -> Result<Alignment, Failure> {
@@ -203,8 +203,7 @@ fn alignment(
     });
     let subjects: Vec<Subject> = subjects.collect();
     debug_assert_eq!(subjects.len(), census.projects.len());
-    let (costs, _) = measurements.costs(census);
-    let packages = census.packages.iter().zip(&costs);
+    let packages = census.packages.iter().zip(costs);
     let seconds = packages.map(|(package, cost)| {
         let key = (package.name.as_str(), package.version.as_str());
         (key, cost.seconds)
