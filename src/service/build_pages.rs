@@ -79,6 +79,12 @@ pub(super) fn build(build: &Build, tries: &[Try], made: &[Made]) -> Html {
     if !build.reason.is_empty() {
         html.paragraph(&build.reason);
     }
+    if build.behind != 0 {
+        html.raw("<p>It waits for ");
+        let maker = build.behind.to_string();
+        html.link(&path(&["builds", &maker]), &format!("build {maker}"));
+        html.raw(", which makes some of it.</p>\n");
+    }
     html.raw("<p>Recipe <a href=\"");
     html.text(&path(&["wants", &build.recipe]));
     html.raw("\"><code>");

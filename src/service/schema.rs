@@ -4,7 +4,7 @@
 pub const VERSION: i64 = STEPS.len() as i64;
 
 /// Statements end with a semicolon and a new line.
-pub(super) const STEPS: &[&str] = &[COUNTING, BUILDING, FOLLOWING, WAITING];
+pub(super) const STEPS: &[&str] = &[COUNTING, BUILDING, FOLLOWING, WAITING, MAKING];
 
 /// What is wanted, by how many.
 ///
@@ -221,4 +221,11 @@ CREATE TABLE toolchains (
 const WAITING: &str = "
 ALTER TABLE builds ADD COLUMN standing BIGINT NOT NULL DEFAULT 0;
 UPDATE builds SET round = round + 1 WHERE state = 'queued';
+";
+
+/// * `tries.making`: the wants that are made under a lease that has not ended.
+/// * `builds.behind`: the build that made some of it when its turn came.
+const MAKING: &str = "
+ALTER TABLE tries ADD COLUMN making TEXT NOT NULL DEFAULT '';
+ALTER TABLE builds ADD COLUMN behind BIGINT NOT NULL DEFAULT 0;
 ";

@@ -31,6 +31,8 @@ pub struct Build {
     pub round: i64,
     /// The second before which it is not tried again.
     pub after: i64,
+    /// The build that makes some of it now, and that it waits for; 0 if there is none.
+    pub behind: i64,
     /// Milliseconds that it would save, about.
     pub priority: i64,
     /// Seconds since 1970 when it was queued.
@@ -120,7 +122,9 @@ pub struct Overview {
 }
 
 const BUILD: &str = "SELECT id, recipe, name, version, builder, state, reason, root, round, \
-    after, priority, since, ended FROM builds";
+    after, priority, since, ended, \
+    CASE WHEN EXISTS (SELECT 1 FROM builds AS maker WHERE maker.id = builds.behind \
+    AND maker.state = 'leased' AND builds.state = 'queued') THEN behind ELSE 0 END FROM builds";
 
 fn build(row: &AnyRow) -> Result<Build> {
     Ok(Build {
@@ -137,6 +141,7 @@ fn build(row: &AnyRow) -> Result<Build> {
         priority: number(row, 10)?,
         since: number(row, 11)?,
         ended: number(row, 12)?,
+        behind: number(row, 13)?,
     })
 }
 

@@ -9,9 +9,10 @@ use crate::fs;
 use crate::report::work::{Ask, Failed, Job, WORK_FORMAT, end_of_log};
 use crate::service::access::{Holder, Scope};
 use crate::service::database::{Doing as _, Result};
+use crate::service::ids;
 
 /// Tasks that are looked at before a worker is told that there is nothing.
-const LOOKS: usize = 8;
+const LOOKS: usize = 32;
 /// Seconds after which somebody else is asked for a second opinion again.
 const ASIDE: i64 = 15;
 /// Opinions of workers who are not believed alone, before a build rests for a week.
@@ -64,7 +65,7 @@ impl Builds {
                         return Ok(Some(job));
                     }
                 }
-                // It is about what is done, or for somebody else.
+                // It is about what is done, for somebody else, or has to wait.
                 self.queue.finish(&lease, &taken.task).await?;
                 self.push().await?;
             }
@@ -116,8 +117,8 @@ impl Builds {
         Ok(found)
     }
 
-    /// Makes a task a lease; none if it is about nothing that is to be done, or
-    /// not by this worker.
+    /// Makes a task a lease; none if it is about nothing that is to be done, not by
+    /// this worker, or not while another one makes some of it.
     async fn give(
         &self,
         what: crate::service::queue::Try,
@@ -148,8 +149,19 @@ impl Builds {
             transaction.commit().await.doing(DOING)?;
             return Ok(None);
         }
+        let wants = closure(&self.database, &mut transaction, number(&row, 0)?).await?;
+        let unmade = self.unmade(&mut transaction, &wants).await?;
         let before = text(&row, 4)?;
-        if !before.is_empty() {
+        if before.is_empty() {
+            let maker = self.maker_of(&mut transaction, what.build, &unmade);
+            if let Some(maker) = maker.await? {
+                const WAIT: &str = "UPDATE builds SET round = round + 1, behind = $2 WHERE id = $1";
+                let wait = sqlx::query(WAIT).bind(what.build).bind(maker);
+                wait.execute(&mut *transaction).await.doing(DOING)?;
+                transaction.commit().await.doing(DOING)?;
+                return Ok(None);
+            }
+        } else {
             let lost = "nothing was heard of the worker";
             end(&mut transaction, &before, "lost", lost, "", now).await?;
         }
@@ -158,12 +170,12 @@ impl Builds {
         let update = sqlx::query(LEASE).bind(what.build).bind(lease).bind(task);
         update.execute(&mut *transaction).await.doing(DOING)?;
         const TRY: &str = "INSERT INTO tries \
-            (lease, build, token, worker, began, seen, ended, outcome, reason, log) \
-            VALUES ($1, $2, $3, $4, $5, $5, 0, '', '', '')";
+            (lease, build, token, worker, began, seen, ended, outcome, reason, log, making) \
+            VALUES ($1, $2, $3, $4, $5, $5, 0, '', '', '', $6)";
         let add = sqlx::query(TRY).bind(lease).bind(what.build);
         let add = add.bind(&holder.name).bind(&ask.worker).bind(now);
+        let add = add.bind(ids::write(&unmade));
         add.execute(&mut *transaction).await.doing(DOING)?;
-        let wants = closure(&self.database, &mut transaction, number(&row, 0)?).await?;
         let mut texts = recipe_texts(&self.database, &mut transaction, &wants).await?;
         transaction.commit().await.doing(DOING)?;
         Ok(Some(Job {
@@ -372,7 +384,7 @@ pub(super) async fn end(
     log: &str,
     now: i64,
 ) -> Result<()> {
-    const END: &str = "UPDATE tries SET ended = $2, outcome = $3, reason = $4, \
+    const END: &str = "UPDATE tries SET ended = $2, outcome = $3, reason = $4, making = '', \
         log = CASE WHEN $5 = '' THEN log ELSE $5 END WHERE lease = $1 AND ended = 0";
     let query = sqlx::query(END).bind(lease).bind(now).bind(outcome);
     let query = query.bind(reason).bind(log);

@@ -14,6 +14,7 @@
 //! | `heirs` | new recipes that follow a wanted one, and its demand |
 //! | `toolchains` | wanted recipes, rewritten for the next toolchain |
 //! | `lease` | who builds what, and what came of it |
+//! | `making` | what workers make at this moment |
 //! | `administer` | what an administrator does with a build |
 //! | `accept` | outputs that a worker sends |
 //! | `verify` | what an output must be before anybody believes it |
@@ -22,6 +23,7 @@
 //! Invariants:
 //! * A recipe has one build, and a build has one lease that counts; a result is
 //!   taken once, from whoever holds that lease.
+//! * A recipe is made under one lease at a time, as part of whatever build.
 //! * What stands in `builds` decides. The queue may forget or repeat a task, and
 //!   a server or worker may be killed between any two steps: the build is then
 //!   queued again, or was finished.
@@ -32,6 +34,7 @@ pub(super) mod administer;
 pub mod board;
 mod heirs;
 pub(super) mod lease;
+mod making;
 pub(super) mod toolchains;
 pub(super) mod trigger;
 mod verify;

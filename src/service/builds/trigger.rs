@@ -232,11 +232,14 @@ impl Builds {
         transaction.commit().await.doing(DOING)
     }
 
-    /// Tells the queue what it does not know yet. Whoever is killed between the
-    /// two steps does the first one again, which does no harm.
+    /// Tells the queue what it does not know yet, but for builds that wait for
+    /// another one. Whoever is killed between the two steps does the first one
+    /// again, which does no harm.
     pub(super) async fn push(&self) -> Result<()> {
         const FIND: &str = "SELECT id, builder, round, priority, after, since FROM builds \
-            WHERE state = $1 AND pushed < round ORDER BY priority DESC, id LIMIT 1000";
+            WHERE state = $1 AND pushed < round AND NOT EXISTS (SELECT 1 FROM builds AS maker \
+            WHERE maker.id = builds.behind AND maker.state = 'leased') \
+            ORDER BY priority DESC, id LIMIT 1000";
         let find = sqlx::query(FIND).bind(State::Queued.name());
         let rows = find.fetch_all(self.database.readers()).await.doing(DOING)?;
         for row in &rows {

@@ -129,11 +129,17 @@ impl Worker<'_> {
     /// A lease, within some seconds.
     #[track_caller]
     pub(super) fn lease(&self) -> String {
+        self.job()["lease"].as_str().unwrap().to_owned()
+    }
+
+    /// Something to build, within some seconds.
+    #[track_caller]
+    pub(super) fn job(&self) -> Value {
         let begin = Instant::now();
         loop {
             let answer = self.ask();
             if answer.status == 200 {
-                return answer.json()["lease"].as_str().unwrap().to_owned();
+                return answer.json();
             }
             assert_eq!(answer.status, 204, "{answer:?}");
             assert!(begin.elapsed() < Duration::from_secs(60), "nothing to do");

@@ -26,7 +26,12 @@ fn tools(release: &str) -> Tools {
 }
 
 /// A recipe that nobody needs to compile.
-fn recipe(name: &str, version: &str, rustc: &str, needs: &[&PackageRecipe]) -> PackageRecipe {
+pub(super) fn recipe(
+    name: &str,
+    version: &str,
+    rustc: &str,
+    needs: &[&PackageRecipe],
+) -> PackageRecipe {
     let Tools {
         rustc,
         cargo,
@@ -50,7 +55,7 @@ fn recipe(name: &str, version: &str, rustc: &str, needs: &[&PackageRecipe]) -> P
 
 /// Reports recipes, each after what it needs, for somebody.
 #[track_caller]
-fn want(server: &Serving, from: &str, recipes: &[&PackageRecipe]) {
+pub(super) fn want(server: &Serving, from: &str, recipes: &[&PackageRecipe]) {
     let texts: Vec<String> = recipes.iter().map(|recipe| recipe.to_toml()).collect();
     let body = json!({"format": 1, "recipes": texts}).to_string();
     let from = format!("X-Forwarded-For: {from}");
@@ -58,7 +63,7 @@ fn want(server: &Serving, from: &str, recipes: &[&PackageRecipe]) {
     assert_eq!(counted.status, 200, "{counted:?}");
 }
 
-fn build(server: &Serving, recipe: &PackageRecipe) -> Option<Value> {
+pub(super) fn build(server: &Serving, recipe: &PackageRecipe) -> Option<Value> {
     let found = server.get(&format!("/v1/builds?recipe={}", recipe.hash()), &[]);
     assert_eq!(found.status, 200, "{found:?}");
     found.json()["builds"].as_array().unwrap().first().cloned()
@@ -66,7 +71,7 @@ fn build(server: &Serving, recipe: &PackageRecipe) -> Option<Value> {
 
 /// The build of a recipe, within some seconds.
 #[track_caller]
-fn until(server: &Serving, recipe: &PackageRecipe) -> Value {
+pub(super) fn until(server: &Serving, recipe: &PackageRecipe) -> Value {
     let begin = Instant::now();
     loop {
         if let Some(build) = build(server, recipe) {

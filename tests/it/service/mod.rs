@@ -13,6 +13,7 @@ mod keeping;
 mod keeping_builds;
 mod many;
 mod operating;
+mod overlapping;
 mod prebuilt;
 mod reporting;
 
