@@ -22,8 +22,17 @@ pub fn public_lock(text: &[u8]) -> Result<Option<String>, LockError> {
         return Ok(None);
     }
     public.sort_unstable();
+    Ok(Some(text_of(&lock, public.into_iter())))
+}
+
+/// A lock file of packages that are all from crates.io, without checksums.
+pub fn lock_text(lock: &LockGraph) -> String {
+    text_of(lock, 0..lock.packages.len())
+}
+
+fn text_of(lock: &LockGraph, positions: impl Iterator<Item = usize>) -> String {
     let mut text = String::from("version = 4\n");
-    for package in public.iter().map(|position| &lock.packages[*position]) {
+    for package in positions.map(|position| &lock.packages[position]) {
         let (name, version) = (&package.name, &package.version);
         let _ = write!(
             text,
@@ -39,7 +48,7 @@ pub fn public_lock(text: &[u8]) -> Result<Option<String>, LockError> {
         }
         text.push_str("]\n");
     }
-    Ok(Some(text))
+    text
 }
 
 #[cfg(test)]

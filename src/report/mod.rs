@@ -25,7 +25,7 @@ use crate::digest::{Canonical, hex};
 use crate::fs;
 use crate::store::Store;
 
-pub use lock::public_lock;
+pub use lock::{lock_text, public_lock};
 pub use send::{SendError, Sent, send};
 pub use wire::{FORMAT, Report, Usage};
 

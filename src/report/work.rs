@@ -37,6 +37,38 @@ pub struct Job {
     pub recipes: Vec<String>,
 }
 
+/// A tree of a lock file that came without recipes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Tree {
+    /// The version.
+    pub format: u32,
+    /// Its hash.
+    pub tree: String,
+    /// The package on top.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+    /// The builder that recipes are wanted for.
+    pub builder: String,
+    /// All its packages as a lock file, without checksums.
+    pub lock: String,
+}
+
+/// What compiling a tree comes down to.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Planned {
+    /// The builder.
+    pub builder: String,
+    /// Recipe files, each after what it needs; none if there is no plan.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub recipes: Vec<String>,
+    /// Why there is none, in a line.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub reason: String,
+}
+
 /// How far it is.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]

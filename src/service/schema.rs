@@ -4,7 +4,7 @@
 pub const VERSION: i64 = STEPS.len() as i64;
 
 /// Statements end with a semicolon and a new line.
-pub(super) const STEPS: &[&str] = &[COUNTING, BUILDING, FOLLOWING, WAITING, MAKING];
+pub(super) const STEPS: &[&str] = &[COUNTING, BUILDING, FOLLOWING, WAITING, MAKING, PLANNING];
 
 /// What is wanted, by how many.
 ///
@@ -228,4 +228,24 @@ UPDATE builds SET round = round + 1 WHERE state = 'queued';
 const MAKING: &str = "
 ALTER TABLE tries ADD COLUMN making TEXT NOT NULL DEFAULT '';
 ALTER TABLE builds ADD COLUMN behind BIGINT NOT NULL DEFAULT 0;
+";
+
+/// * `plans`: a tree that enough want, and a builder that its recipes are wanted for.
+///   Its `state` is `open`, `done`, or `covered`: the tree `root` has it below it.
+///   A worker is asked for it from the second `after` on; `tries` are those since it
+///   last rested.
+const PLANNING: &str = "
+CREATE TABLE plans (
+    want BIGINT NOT NULL,
+    builder TEXT NOT NULL,
+    state TEXT NOT NULL,
+    root BIGINT NOT NULL,
+    after BIGINT NOT NULL,
+    tries BIGINT NOT NULL,
+    reason TEXT NOT NULL,
+    PRIMARY KEY (want, builder)
+);
+CREATE INDEX plans_by_state ON plans (state, builder, after);
+CREATE INDEX plans_by_root ON plans (root);
+CREATE INDEX builds_by_name ON builds (name, version);
 ";

@@ -16,9 +16,10 @@ use super::answer::{self, Handled, Refusal};
 use super::builds::accept::AcceptError;
 use super::builds::board;
 use super::builds::lease::Leased;
+use super::builds::plans::PlanError;
 use super::web::{App, Asked, LISTED, Shared, asked, is_word};
 use crate::console;
-use crate::report::work::{Alive, Ask, Failed, WORK_FORMAT};
+use crate::report::work::{Alive, Ask, Failed, Planned, WORK_FORMAT};
 
 /// Seconds within which a worker must have asked to be listed.
 const LATELY: i64 = 86_400;
@@ -32,6 +33,8 @@ const REASON: usize = 2_000;
 pub(super) fn routes() -> Router<Shared> {
     Router::new()
         .route("/v1/work", post(lease))
+        .route("/v1/trees", post(tree))
+        .route("/v1/trees/{tree}", post(planned))
         .route("/v1/work/{lease}/alive", post(alive))
         .route("/v1/work/{lease}/failed", post(failed))
         .route("/v1/work/{lease}/outputs", put(outputs))
@@ -73,11 +76,9 @@ fn lost() -> Refusal {
     Refusal::new(StatusCode::CONFLICT, text)
 }
 
-async fn lease(State(shared): State<Shared>, request: Request) -> Handled {
-    let app = shared.app();
-    let (head, body) = request.into_parts();
-    let holder = worker(&app, &head.headers).await?;
-    let ask: Ask = read(&app, body).await?;
+/// What a worker has, if it is made of names.
+async fn asking(app: &App, body: Body) -> Result<Ask, Refusal> {
+    let ask: Ask = read(app, body).await?;
     if ask.format != WORK_FORMAT {
         let text = format!("format {} is not known, only {WORK_FORMAT} is", ask.format);
         return Err(Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, text));
@@ -90,6 +91,14 @@ async fn lease(State(shared): State<Shared>, request: Request) -> Handled {
         let text = "names are made of up to 96 letters, digits and `-_.+`";
         return Err(Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, text));
     }
+    Ok(ask)
+}
+
+async fn lease(State(shared): State<Shared>, request: Request) -> Handled {
+    let app = shared.app();
+    let (head, body) = request.into_parts();
+    let holder = worker(&app, &head.headers).await?;
+    let ask = asking(&app, body).await?;
     match app.builds.lease(&ask, &holder).await? {
         Some(job) => {
             app.journal.count("leased");
@@ -103,6 +112,40 @@ fn nothing() -> Response<Body> {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::NO_CONTENT;
     response
+}
+
+async fn tree(State(shared): State<Shared>, request: Request) -> Handled {
+    let app = shared.app();
+    let (head, body) = request.into_parts();
+    let _ = worker(&app, &head.headers).await?;
+    let ask = asking(&app, body).await?;
+    match app.builds.tree(&ask).await? {
+        Some(tree) => Ok(answer::json(&tree)),
+        None => Ok(nothing()),
+    }
+}
+
+async fn planned(
+    State(shared): State<Shared>,
+    Path(tree): Path<String>,
+    request: Request,
+) -> Handled {
+    let app = shared.app();
+    let (head, body) = request.into_parts();
+    let _ = worker(&app, &head.headers).await?;
+    let mut planned: Planned = read(&app, body).await?;
+    planned.reason = planned.reason.chars().take(REASON).collect();
+    match app.builds.planned(&tree, planned).await {
+        Ok(()) => Ok(nothing()),
+        Err(PlanError::Database(error)) => Err(Refusal::failure(&error)),
+        Err(error @ PlanError::Unwanted) => Err(Refusal::new(StatusCode::CONFLICT, error)),
+        Err(error @ PlanError::Refused(_)) => {
+            Err(Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, error))
+        }
+        Err(error @ PlanError::Task(_)) => {
+            Err(Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, error))
+        }
+    }
 }
 
 async fn alive(

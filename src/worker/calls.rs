@@ -7,7 +7,9 @@ use serde::Serialize;
 
 use super::{Result, Worker, WorkerError};
 use crate::console;
-use crate::report::work::{Alive, Ask, Failed, Job, Verdict, WORK_FORMAT, end_of_log};
+use crate::report::work::{
+    Alive, Ask, Failed, Job, Planned, Tree, Verdict, WORK_FORMAT, end_of_log,
+};
 use crate::substituter::{Peer, Reply};
 
 /// How long an answer may take.
@@ -16,7 +18,7 @@ const JSON: &str = "application/json";
 
 pub(super) struct Service {
     peer: Peer,
-    ask: Vec<u8>,
+    ask: Ask,
 }
 
 impl Service {
@@ -28,7 +30,7 @@ impl Service {
         };
         Ok(Self {
             peer: Peer::open(&worker.service, &worker.environment)?,
-            ask: bytes(&ask),
+            ask,
         })
     }
 
@@ -36,12 +38,42 @@ impl Service {
     pub(super) fn lease(&self) -> Result<Option<Job>> {
         let reply = self
             .peer
-            .post_once("v1/work", self.ask.clone(), JSON, LONGEST)?;
+            .post_once("v1/work", bytes(&self.ask), JSON, LONGEST)?;
         match reply.status {
             204 => Ok(None),
             200 => parse(&reply).map(Some),
             // It is there, and has much to do.
             429 | 500.. => Ok(None),
+            _ => Err(refused(&reply)),
+        }
+    }
+
+    /// A tree to plan for one of these builders; none of a service that gives none.
+    pub(super) fn tree(&self, builders: &[String]) -> Result<Option<Tree>> {
+        let ask = Ask {
+            builders: builders.to_vec(),
+            ..self.ask.clone()
+        };
+        let reply = self
+            .peer
+            .post_once("v1/trees", bytes(&ask), JSON, LONGEST)?;
+        match reply.status {
+            200 => parse(&reply).map(Some),
+            _ => Ok(None),
+        }
+    }
+
+    /// Tells what a tree comes down to, or why nobody knows.
+    pub(super) fn planned(&self, tree: &Tree, recipes: Vec<String>, reason: String) -> Result<()> {
+        let planned = Planned {
+            builder: tree.builder.clone(),
+            recipes,
+            reason,
+        };
+        let path = format!("v1/trees/{}", tree.tree);
+        let reply = self.peer.post(&path, bytes(&planned), JSON)?;
+        match reply.status {
+            200..300 => Ok(()),
             _ => Err(refused(&reply)),
         }
     }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use serde::Deserialize;
 
-use super::{Course, LOOK, Result, Worker, WorkerError, end_of, wanted};
+use super::{Course, LOOK, Result, Worker, WorkerError, end_of, last_error, wanted};
 use crate::fs;
 use crate::interrupt::Held;
 use crate::publish::Scratch;
@@ -140,16 +140,6 @@ impl Log {
     }
 }
 
-/// The line that says why.
-fn last_error(said: &str) -> String {
-    let errors = said.lines().rev();
-    let mut errors = errors.filter_map(|line| line.strip_prefix("error: "));
-    errors
-        .next()
-        .unwrap_or("the realisation ended without a word")
-        .to_owned()
-}
-
 /// Some outputs as a file.
 pub(super) fn export(worker: &Worker, outputs: &[String], scratch: &Scratch) -> Result<PathBuf> {
     let store = Store::open(&worker.store)?;
@@ -161,12 +151,6 @@ pub(super) fn export(worker: &Worker, outputs: &[String], scratch: &Scratch) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_last_error_says_why() {
-        assert_eq!(last_error("a\nerror: no\nhint: b\n"), "no");
-        assert_eq!(last_error("a\n"), "the realisation ended without a word");
-    }
 
     #[test]
     fn what_a_realisation_prints_is_understood() {

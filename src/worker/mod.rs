@@ -10,6 +10,8 @@
 //! |---|---|
 //! | `calls` | what is asked of the service |
 //! | `child` | the realisation, in a process of its own |
+//! | `planning` | trees that came without recipes, when there is nothing to build |
+//! | `features` | which features a lock file shows; pure |
 //!
 //! Invariants:
 //! * Nothing of a recipe runs outside a container: the realisation is told to
@@ -20,6 +22,8 @@
 
 mod calls;
 mod child;
+mod features;
+mod planning;
 
 use std::path::PathBuf;
 use std::sync::{Condvar, Mutex, PoisonError};
@@ -164,11 +168,16 @@ impl Worker {
         let service = Service::open(self)?;
         let mut pause = Duration::from_secs(1);
         let mut is_away = false;
+        let planned = planning::builders(self, &held);
         while held.asked().is_none() {
             match service.lease() {
                 Ok(Some(job)) => {
                     (pause, is_away) = (Duration::from_secs(1), false);
                     self.work(&service, &job, &held);
+                    continue;
+                }
+                Ok(None) if self.plan(&service, &planned, &held) => {
+                    (pause, is_away) = (Duration::from_secs(1), false);
                     continue;
                 }
                 Ok(None) if self.once => return Ok(()),
@@ -191,6 +200,40 @@ impl Worker {
         }
         console::line("quickbuild: the worker was asked to stop");
         Ok(())
+    }
+
+    /// Plans a tree, if there is any; tells whether there was. What cannot be asked
+    /// or told now is asked or told another time.
+    fn plan(&self, service: &Service, builders: &[String], held: &Held) -> bool {
+        if builders.is_empty() {
+            return false;
+        }
+        let Ok(Some(tree)) = service.tree(builders) else {
+            return false;
+        };
+        let name = format!("{} {} for {}", tree.name, tree.version, tree.builder);
+        let planned = planning::plan(self, &tree, held);
+        let reason = match &planned {
+            // Another worker will be asked.
+            Err(WorkerError::Stopped) => return false,
+            Ok(recipes) => {
+                console::line(&format!(
+                    "quickbuild: planned {name}: {} recipes",
+                    recipes.len()
+                ));
+                String::new()
+            }
+            Err(error) => {
+                let said = console::chain(error);
+                console::line(&format!("warning: {name} cannot be planned: {said}"));
+                said
+            }
+        };
+        if let Err(error) = service.planned(&tree, planned.unwrap_or_default(), reason) {
+            let said = console::chain(&error);
+            console::line(&format!("warning: {name}: {said}"));
+        }
+        true
     }
 
     /// Does a job, and tells what came of it.
@@ -298,4 +341,25 @@ fn end_of(path: &std::path::Path) -> String {
     let bytes = fs::read(path).unwrap_or_default();
     let text = String::from_utf8_lossy(&bytes);
     crate::report::work::end_of_log(&text).to_owned()
+}
+
+/// The line that says why.
+fn last_error(said: &str) -> String {
+    let errors = said.lines().rev();
+    let mut errors = errors.filter_map(|line| line.strip_prefix("error: "));
+    errors
+        .next()
+        .unwrap_or("it ended without a word")
+        .to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_error_says_why() {
+        assert_eq!(last_error("a\nerror: no\nhint: b\n"), "no");
+        assert_eq!(last_error("a\n"), "it ended without a word");
+    }
 }

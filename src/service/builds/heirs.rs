@@ -12,6 +12,7 @@
 use std::collections::BTreeMap;
 
 use semver::Version;
+use sqlx::{Any, Transaction};
 
 use super::{Builds, DOING, closure, number, recipe_texts, text};
 use crate::cargo::toolchain::field;
@@ -168,6 +169,22 @@ impl Builds {
             heir.execute(&mut *transaction).await.doing(DOING)?;
         }
         transaction.commit().await.doing(DOING)
+    }
+
+    /// Gives wants the demand of others: rows of the one, the other, the builder that
+    /// it is for, and the second.
+    pub(super) async fn add_heirs(
+        &self,
+        transaction: &mut Transaction<'static, Any>,
+        rows: Rows,
+    ) -> Result<()> {
+        const ADD: &str = "INSERT INTO heirs (want, ancestor, builder, since) \
+            SELECT CAST(each.value ->> 0 AS BIGINT), CAST(each.value ->> 1 AS BIGINT), \
+            each.value ->> 2, CAST(each.value ->> 3 AS BIGINT) FROM {each} WHERE TRUE \
+            ON CONFLICT (want, ancestor) DO UPDATE SET builder = excluded.builder";
+        let add = sqlx::query(self.database.sql(ADD)).bind(rows.finish());
+        add.execute(&mut **transaction).await.doing(DOING)?;
+        Ok(())
     }
 }
 

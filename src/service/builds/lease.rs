@@ -206,7 +206,7 @@ impl Builds {
     }
 
     /// Whether builders have used up what they may use today.
-    async fn is_spent(&self) -> Result<bool> {
+    pub(super) async fn is_spent(&self) -> Result<bool> {
         let Some(budget) = self.rules.budget else {
             return Ok(false);
         };

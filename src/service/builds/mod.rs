@@ -13,6 +13,7 @@
 //! | `trigger` | which recipes become builds, and which build makes them |
 //! | `heirs` | new recipes that follow a wanted one, and its demand |
 //! | `toolchains` | wanted recipes, rewritten for the next toolchain |
+//! | `plans` | wanted trees that came without recipes |
 //! | `lease` | who builds what, and what came of it |
 //! | `making` | what workers make at this moment |
 //! | `administer` | what an administrator does with a build |
@@ -35,6 +36,7 @@ pub mod board;
 mod heirs;
 pub(super) mod lease;
 mod making;
+pub(super) mod plans;
 pub(super) mod toolchains;
 pub(super) mod trigger;
 mod verify;

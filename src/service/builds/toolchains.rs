@@ -246,12 +246,7 @@ impl Builds {
                 }
             }
         }
-        const HEIRS: &str = "INSERT INTO heirs (want, ancestor, builder, since) \
-            SELECT CAST(each.value ->> 0 AS BIGINT), CAST(each.value ->> 1 AS BIGINT), \
-            each.value ->> 2, CAST(each.value ->> 3 AS BIGINT) FROM {each} WHERE TRUE \
-            ON CONFLICT (want, ancestor) DO UPDATE SET builder = excluded.builder";
-        let heirs = sqlx::query(self.database.sql(HEIRS)).bind(rows.finish());
-        heirs.execute(&mut *transaction).await.doing(DOING)?;
+        self.add_heirs(&mut transaction, rows).await?;
         transaction.commit().await.doing(DOING)
     }
 }

@@ -173,9 +173,14 @@ impl Builds {
         let row = sqlx::query(FIND).bind(want);
         let row = row.fetch_optional(&mut **transaction).await.doing(DOING)?;
         let Some(row) = row else {
+            // A tree of lock files that came without recipes.
+            let wants = closure(&self.database, transaction, want).await?;
+            let tree = wants.last().map_or("another one".to_owned(), |tree| {
+                format!("a lock file's `{} {}`", tree.name, tree.version)
+            });
             return Ok(Demand {
-                name: "another one".to_owned(),
-                priority: 0,
+                name: tree,
+                priority: self.priority(transaction, &wants).await?,
                 since: fs::now().seconds(),
             });
         };

@@ -224,6 +224,8 @@ fn tables_of_before_heirs_are_brought_up_to_date() {
             "ALTER TABLE builds DROP COLUMN standing",
             "ALTER TABLE builds DROP COLUMN behind",
             "ALTER TABLE tries DROP COLUMN making",
+            "DROP TABLE plans",
+            "DROP INDEX builds_by_name",
             "INSERT INTO builds (id, want, recipe, name, version, builder, state, reason, root, \
              round, pushed, after, priority, lease, task, since, ended) \
              VALUES (1, 1, '', 'a', '1.0.0', 'b', 'built', '', 1, 1, 1, 0, 0, '', '', 77, 78)",

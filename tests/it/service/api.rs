@@ -161,18 +161,23 @@ fn ask(bed: &Bed, description: &Value) -> Answers {
     let ask = json!({"format": 1, "worker": "w", "builders": []});
     for (path, method) in [
         ("/v1/work", "post"),
+        ("/v1/trees", "post"),
+        ("/v1/trees/{tree}", "post"),
         ("/v1/work/{lease}/alive", "post"),
         ("/v1/work/{lease}/failed", "post"),
         ("/v1/work/{lease}/outputs", "put"),
     ] {
-        let asked = path.replace("{lease}", "none");
+        let asked = path.replace("{lease}", "none").replace("{tree}", "none");
         let verb = method.to_ascii_uppercase();
-        let body = ask.to_string();
+        let body = match path {
+            "/v1/trees/{tree}" => json!({"builder": "b", "reason": "no"}).to_string(),
+            _ => ask.to_string(),
+        };
         let nobody = server.request(&verb, &asked, &[json_kind], body.as_bytes());
         assert_eq!(nobody.status, 401, "{nobody:?}");
         answers.hold(description, path, method, &nobody);
         let known = server.request(&verb, &asked, &[json_kind, &bearer], body.as_bytes());
-        if path == "/v1/work" {
+        if ["/v1/work", "/v1/trees"].contains(&path) {
             assert_eq!(known.status, 204, "{known:?}");
         } else {
             assert_eq!(known.status, 409, "{known:?}");

@@ -14,6 +14,7 @@ mod keeping_builds;
 mod many;
 mod operating;
 mod overlapping;
+mod planning;
 mod prebuilt;
 mod reporting;
 
