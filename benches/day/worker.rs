@@ -98,8 +98,8 @@ impl<'a> Worker<'a> {
         let recipes: Vec<PackageRecipe> = recipes.collect();
         let mut compiled = 0;
         for recipe in &recipes {
-            let number = self.day.corpus.by_recipe[&recipe.hash()];
-            if self.day.published[number].load(Ordering::Relaxed) {
+            // The file is there before the service gives away what waited for it.
+            if self.is_published(recipe.hash()) {
                 self.made.fetched += 1;
             } else {
                 self.made.compiled.push(recipe.hash());
@@ -125,11 +125,19 @@ impl<'a> Worker<'a> {
         assert_eq!(verdict.accepted, recipes.len(), "{said}");
         self.made.wanted.push(wanted);
         for recipe in &recipes {
-            let file = format!("recipes/{}.json.zst", recipe.hash());
-            assert!(self.public.join(&file).is_file(), "`{file}` is published");
+            assert!(
+                self.is_published(recipe.hash()),
+                "{} is published",
+                recipe.hash()
+            );
             let number = self.day.corpus.by_recipe[&recipe.hash()];
             self.day.published[number].store(true, Ordering::Relaxed);
         }
+    }
+
+    fn is_published(&self, recipe: RecipeHash) -> bool {
+        let file = format!("recipes/{recipe}.json.zst");
+        self.public.join(file).is_file()
     }
 
     fn name_of(&self, recipe: RecipeHash) -> String {

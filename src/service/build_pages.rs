@@ -1,6 +1,6 @@
 //! Pages about builds and workers: what is asked of the database, as HTML. Pure.
 
-use super::builds::board::{Build, Made, Overview, Try, Worker};
+use super::builds::board::{Build, Made, Overview, Plan, Try, Worker};
 use super::pages::{duration, time};
 use super::vouched::Vouched;
 use crate::console::size;
@@ -143,6 +143,29 @@ pub(super) fn outputs(html: &mut Html, made: &[Made]) {
                 size(made.bytes.unsigned_abs()).into(),
                 duration(made.milliseconds as f64 / 1e3).into(),
                 agreed.into(),
+            ]
+        }),
+    );
+}
+
+/// What came of planning a tree whose lock files came without recipes.
+pub(super) fn plans(html: &mut Html, plans: &[Plan]) {
+    html.heading("Recipes that a worker planned");
+    html.table(
+        &["Builder", "Planned with", "What came of it"],
+        plans.iter().map(|plan| {
+            let came = match (plan.is_done, plan.reason.is_empty()) {
+                (true, _) => "recipes, which are built",
+                (false, true) => "no worker has tried yet",
+                (false, false) => &plan.reason,
+            };
+            vec![
+                plan.builder.clone().into(),
+                Cell::Link {
+                    to: path(&["wants", &plan.root]),
+                    text: "the largest tree with it".to_owned(),
+                },
+                came.to_owned().into(),
             ]
         }),
     );

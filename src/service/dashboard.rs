@@ -207,7 +207,8 @@ async fn want(State(shared): State<Shared>, Path(hash): Path<String>) -> Shown {
             true => Html::default(),
             false => vouched(&app, &hash).await?,
         };
-        let body = pages::want(&detail, build.as_ref(), &made, &vouched);
+        let plans = board::plans(app.database(), &hash).await?;
+        let body = pages::want(&detail, build.as_ref(), &made, &vouched, &plans);
         Ok(Page::new(title.trim(), Place::Elsewhere, body))
     };
     Shown(shown.await)

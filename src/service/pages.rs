@@ -14,7 +14,7 @@ use crate::markup::{Cell, Html, Line, Style, columns, path, shares, short};
 use crate::output::provenance::Timestamp;
 
 use super::build_pages;
-use super::builds::board::{Build, Made, Overview};
+use super::builds::board::{Build, Made, Overview, Plan};
 use super::coverage::Day;
 use super::demand::{Detail, Sums, Totals, Wanted};
 
@@ -231,7 +231,13 @@ fn table(html: &mut Html, found: &[Wanted]) {
 }
 
 /// One, with what is published of it and what it needs.
-pub(super) fn want(detail: &Detail, build: Option<&Build>, made: &[Made], vouched: &Html) -> Html {
+pub(super) fn want(
+    detail: &Detail,
+    build: Option<&Build>,
+    made: &[Made],
+    vouched: &Html,
+    plans: &[Plan],
+) -> Html {
     let Detail { wanted, needs } = detail;
     let mut html = Html::default();
     html.facts(&[
@@ -259,6 +265,9 @@ pub(super) fn want(detail: &Detail, build: Option<&Build>, made: &[Made], vouche
     if wanted.kind == "recipe" {
         build_pages::outputs(&mut html, made);
         html.add(vouched);
+    }
+    if !plans.is_empty() {
+        build_pages::plans(&mut html, plans);
     }
     html.heading("What it needs directly");
     if needs.is_empty() {

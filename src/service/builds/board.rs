@@ -81,6 +81,19 @@ pub struct Made {
     pub agreed: i64,
 }
 
+/// What came of planning a tree for a builder.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    /// The builder.
+    pub builder: String,
+    /// Whether recipes of it are known.
+    pub is_done: bool,
+    /// The tree that it is planned with.
+    pub root: String,
+    /// Why there is none yet; empty if nobody has tried.
+    pub reason: String,
+}
+
 /// A worker as it is shown.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -215,6 +228,25 @@ pub async fn made(database: &Database, recipe: &str) -> Result<Vec<Made>> {
         })
     });
     made.collect()
+}
+
+/// What came of planning a tree.
+pub async fn plans(database: &Database, tree: &str) -> Result<Vec<Plan>> {
+    const FIND: &str = "SELECT own.builder, whole.state, roots.hash, whole.reason FROM wants \
+        JOIN plans AS own ON own.want = wants.id \
+        JOIN plans AS whole ON whole.want = own.root AND whole.builder = own.builder \
+        JOIN wants AS roots ON roots.id = own.root WHERE wants.hash = $1 ORDER BY own.builder";
+    let query = sqlx::query(FIND).bind(tree);
+    let rows = query.fetch_all(database.readers()).await.doing(DOING)?;
+    let plans = rows.iter().map(|row| {
+        Ok(Plan {
+            builder: text(row, 0)?,
+            is_done: text(row, 1)? == "done",
+            root: text(row, 2)?,
+            reason: text(row, 3)?,
+        })
+    });
+    plans.collect()
 }
 
 /// Workers that asked within some seconds, the last one first.

@@ -12,7 +12,7 @@ use crate::service::database::{Doing as _, Result};
 use crate::service::ids;
 
 /// Tasks that are looked at before a worker is told that there is nothing.
-const LOOKS: usize = 32;
+const LOOKS: usize = 8;
 /// Seconds after which somebody else is asked for a second opinion again.
 const ASIDE: i64 = 15;
 /// Opinions of workers who are not believed alone, before a build rests for a week.
@@ -53,7 +53,11 @@ impl Builds {
             self.reopen(builder, holder).await?;
             for _ in 0..LOOKS {
                 if !self.has_work(builder).await? {
-                    break;
+                    // What waited for another build may have nothing to wait for now.
+                    self.push().await?;
+                    if !self.has_work(builder).await? {
+                        break;
+                    }
                 }
                 let lease = random();
                 let Some(taken) = self.queue.take(builder, &lease).await? else {

@@ -4,16 +4,160 @@
 //! it along. A lease notes which recipes are made under it, those of its closure of
 //! which nothing is published. A build that needs one of them waits until that
 //! lease has ended, and then fetches what came of it.
+//!
+//! So the queue gets few builds ahead of the workers, and only such as share nothing
+//! with each other or with a lease. Where two servers fill it at the same time, whoever
+//! gives a lease looks once more.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use sqlx::{Any, Transaction};
+use sqlx::{Any, Row as _, Transaction};
 
-use super::{Builds, DOING, Wanted, number, text};
+use super::{Builds, DOING, Wanted, closure, number, text};
 use crate::service::database::{Doing as _, Result, Rows};
 use crate::service::ids;
 
+/// Builds in the queue that are due, for each builder.
+const AHEAD: usize = 8;
+/// Closures that are remembered.
+const REMEMBERED: usize = 20_000;
+
+/// What never changes, remembered: closures, and which recipes are published.
+#[derive(Debug, Default)]
+pub(super) struct Remembered(Mutex<Known>);
+
+#[derive(Debug, Default)]
+struct Known {
+    closures: HashMap<i64, Vec<i64>>,
+    made: HashSet<i64>,
+}
+
+impl Remembered {
+    fn lock(&self) -> MutexGuard<'_, Known> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A build that waits to be put into the queue.
+pub(super) struct Waiting {
+    pub(super) id: i64,
+    pub(super) want: i64,
+    pub(super) builder: String,
+    /// Whether it may be given to a worker now.
+    pub(super) is_due: bool,
+}
+
 impl Builds {
+    /// Which of some builds, the most urgent first, may go into the queue; notes of
+    /// the others which build they wait for.
+    pub(super) async fn admit(&self, waiting: &[Waiting], now: i64) -> Result<HashSet<i64>> {
+        // What is made and by which build, or 0 where that is in the queue still.
+        let mut busy: HashMap<i64, i64> = HashMap::new();
+        let mut ahead: HashMap<String, usize> = HashMap::new();
+        const BUSY: &str = "SELECT builds.id, builds.want, builds.builder, \
+            tries.making FROM builds LEFT JOIN tries ON tries.lease = builds.lease \
+            WHERE builds.state = 'leased' OR (builds.state = 'queued' \
+            AND builds.after <= $1 AND builds.pushed >= builds.round)";
+        let rows = sqlx::query(BUSY).bind(now);
+        let rows = rows.fetch_all(self.database.readers()).await.doing(DOING)?;
+        for row in &rows {
+            let making: Option<String> = row.try_get(3).doing(DOING)?;
+            if let Some(making) = making {
+                let id = number(row, 0)?;
+                let making = ids::read(&making).unwrap_or_default();
+                busy.extend(making.into_iter().map(|want| (want, id)));
+            } else {
+                *ahead.entry(text(row, 2)?).or_default() += 1;
+                let unmade = self.unmade_of(number(row, 1)?).await?;
+                busy.extend(unmade.into_iter().map(|want| (want, 0)));
+            }
+        }
+        let mut admitted = HashSet::new();
+        let mut behind: BTreeMap<i64, i64> = BTreeMap::new();
+        for build in waiting {
+            let ahead = ahead.entry(build.builder.clone()).or_default();
+            if !build.is_due {
+                admitted.insert(build.id);
+                continue;
+            }
+            let unmade = self.unmade_of(build.want).await?;
+            if let Some(maker) = unmade.iter().find_map(|want| busy.get(want)) {
+                behind.insert(build.id, *maker);
+            } else if *ahead < AHEAD {
+                *ahead += 1;
+                busy.extend(unmade.into_iter().map(|want| (want, 0)));
+                admitted.insert(build.id);
+            }
+        }
+        self.note_behind(&behind).await?;
+        Ok(admitted)
+    }
+
+    /// Notes which builds wait for which, where that is not known yet.
+    async fn note_behind(&self, behind: &BTreeMap<i64, i64>) -> Result<()> {
+        const FIND: &str = "SELECT builds.id FROM {each} \
+            JOIN builds ON builds.id = CAST(each.value ->> 0 AS BIGINT) \
+            WHERE builds.behind <> CAST(each.value ->> 1 AS BIGINT)";
+        let leased = behind.iter().filter(|(_, maker)| **maker != 0);
+        let find: Rows = leased.collect();
+        let find = sqlx::query(self.database.sql(FIND)).bind(find.finish());
+        let rows = find.fetch_all(self.database.readers()).await.doing(DOING)?;
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let mut transaction = self.database.begin().await?;
+        for row in &rows {
+            let id = number(row, 0)?;
+            let note = sqlx::query("UPDATE builds SET behind = $2 WHERE id = $1");
+            let note = note.bind(id).bind(behind.get(&id).copied());
+            note.execute(&mut *transaction).await.doing(DOING)?;
+        }
+        transaction.commit().await.doing(DOING)
+    }
+
+    /// The wants of a want's closure of which nothing is published, as it was a
+    /// moment ago.
+    async fn unmade_of(&self, want: i64) -> Result<Vec<i64>> {
+        let known = self.remembered.lock().closures.get(&want).cloned();
+        let closure = match known {
+            Some(closure) => closure,
+            None => {
+                let reader = self.database.readers().acquire().await;
+                let found = closure(&self.database, &mut *reader.doing(DOING)?, want).await?;
+                let found: Vec<i64> = found.iter().map(|wanted| wanted.id).collect();
+                let mut known = self.remembered.lock();
+                if known.closures.len() >= REMEMBERED {
+                    known.closures.clear();
+                }
+                known.closures.insert(want, found.clone());
+                found
+            }
+        };
+        let unmade: Vec<i64> = {
+            let known = self.remembered.lock();
+            let unmade = closure
+                .into_iter()
+                .filter(|want| !known.made.contains(want));
+            unmade.collect()
+        };
+        const FIND: &str = "SELECT wants.id FROM {each} \
+            JOIN wants ON wants.id = CAST(each.value ->> 0 AS BIGINT) \
+            WHERE EXISTS (SELECT 1 FROM outputs WHERE outputs.recipe = wants.hash) \
+            OR EXISTS (SELECT 1 FROM outputs WHERE outputs.host_recipe = wants.hash)";
+        let asked: Rows = unmade.iter().map(|want| [want]).collect();
+        let find = sqlx::query(self.database.sql(FIND)).bind(asked.finish());
+        let rows = find.fetch_all(self.database.readers()).await.doing(DOING)?;
+        let made: Vec<i64> = rows
+            .iter()
+            .map(|row| number(row, 0))
+            .collect::<Result<_>>()?;
+        let mut known = self.remembered.lock();
+        known.made.extend(made);
+        let unmade = unmade.into_iter().filter(|want| !known.made.contains(want));
+        Ok(unmade.collect())
+    }
+
     /// The wants of a closure of which nothing is published, sorted.
     pub(super) async fn unmade(
         &self,
@@ -49,10 +193,9 @@ impl Builds {
             WHERE builds.state = 'leased' AND builds.id <> $1 ORDER BY builds.id";
         let find = sqlx::query(FIND).bind(build);
         let rows = find.fetch_all(&mut **transaction).await.doing(DOING)?;
-        let unmade: BTreeSet<i64> = unmade.iter().copied().collect();
         for row in &rows {
             let making = ids::read(&text(row, 1)?).unwrap_or_default();
-            if making.iter().any(|want| unmade.contains(want)) {
+            if making.iter().any(|want| unmade.binary_search(want).is_ok()) {
                 return Ok(Some(number(row, 0)?));
             }
         }

@@ -51,6 +51,8 @@ use std::time::Duration;
 use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, Row as _};
 
+use making::Remembered;
+
 use super::database::{Database, Doing as _, Result, Rows};
 use super::ids;
 use super::queue::Queue;
@@ -125,6 +127,7 @@ pub(super) struct Builds {
     rules: Rules,
     publishing: Arc<Publishing>,
     uploads: Arc<Uploads>,
+    remembered: Arc<Remembered>,
 }
 
 impl Builds {
@@ -137,6 +140,7 @@ impl Builds {
     ) -> crate::fs::Result<Self> {
         Ok(Self {
             uploads: Arc::new(Uploads::begin(data)?),
+            remembered: Arc::default(),
             database,
             queue,
             rules,

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use sqlx::{Any, Transaction};
 
+use super::making::Waiting;
 use super::{Builds, DOING, FAILURES, MEMORY, State, Wanted, closure, number, recipe_texts, text};
 use crate::cargo::toolchain::builder_name;
 use crate::fs;
@@ -147,18 +148,20 @@ impl Builds {
             }
         }
         const ADD: &str = "INSERT INTO builds (id, want, recipe, name, version, builder, state, \
-            reason, root, round, pushed, after, priority, lease, task, since, ended, own, wanted) \
+            reason, root, round, pushed, after, priority, lease, task, since, ended, own, wanted, \
+            standing) \
             SELECT CAST(each.value -> 0 ->> 0 AS BIGINT), CAST(each.value -> 0 ->> 1 AS BIGINT), \
             each.value -> 0 ->> 2, each.value -> 0 ->> 3, each.value -> 0 ->> 4, \
             each.value -> 1 ->> 0, each.value -> 1 ->> 1, each.value -> 1 ->> 2, \
             CAST($2 AS BIGINT), 1, 0, 0, CAST(each.value -> 1 ->> 3 AS BIGINT), '', '', \
-            CAST(each.value -> 1 ->> 4 AS BIGINT), 0, CAST($3 AS BIGINT), CAST($4 AS BIGINT) \
-            FROM {each} \
+            CAST(each.value -> 1 ->> 4 AS BIGINT), 0, CAST($3 AS BIGINT), CAST($4 AS BIGINT), \
+            CAST($5 AS BIGINT) FROM {each} \
             WHERE NOT EXISTS (SELECT 1 FROM builds \
             WHERE builds.want = CAST(each.value -> 0 ->> 1 AS BIGINT))";
         let add = sqlx::query(self.database.sql(ADD)).bind(rows.finish());
         let add = add.bind(id).bind(i64::from(ancestor.is_none()));
-        let add = add.bind(wanted_since).execute(&mut **transaction);
+        let add = add.bind(wanted_since).bind(standing(priority, now));
+        let add = add.execute(&mut **transaction);
         add.await.doing(DOING)?;
         Ok(state == State::Queued)
     }
@@ -237,24 +240,41 @@ impl Builds {
         transaction.commit().await.doing(DOING)
     }
 
-    /// Tells the queue what it does not know yet, but for builds that wait for
-    /// another one. Whoever is killed between the two steps does the first one
-    /// again, which does no harm.
+    /// Tells the queue what it does not know yet and may be built beside all else.
+    /// Whoever is killed between the two steps does the first one again, which does no
+    /// harm.
     pub(super) async fn push(&self) -> Result<()> {
-        const FIND: &str = "SELECT id, builder, round, priority, after, since FROM builds \
-            WHERE state = $1 AND pushed < round AND NOT EXISTS (SELECT 1 FROM builds AS maker \
-            WHERE maker.id = builds.behind AND maker.state = 'leased') \
-            ORDER BY priority DESC, id LIMIT 1000";
+        const FIND: &str = "SELECT id, want, builder, round, priority, after, since FROM builds \
+            WHERE state = $1 AND pushed < round \
+            ORDER BY standing DESC, priority DESC, id LIMIT 1000";
         let find = sqlx::query(FIND).bind(State::Queued.name());
         let rows = find.fetch_all(self.database.readers()).await.doing(DOING)?;
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let now = fs::now().seconds();
+        let mut builds = Vec::with_capacity(rows.len());
         for row in &rows {
-            let (build, round) = (number(row, 0)?, number(row, 2)?);
+            let build = Waiting {
+                id: number(row, 0)?,
+                want: number(row, 1)?,
+                builder: text(row, 2)?,
+                is_due: number(row, 5)? <= now,
+            };
+            let standing = standing(number(row, 4)?, number(row, 6)?);
+            builds.push((standing, build, number(row, 3)?, number(row, 5)?));
+        }
+        builds.sort_by_key(|(standing, build, ..)| (-standing, build.id));
+        let (mut waiting, mut pushes) = (Vec::new(), Vec::new());
+        for (standing, build, round, after) in builds {
+            pushes.push((standing, build.id, build.builder.clone(), round, after));
+            waiting.push(build);
+        }
+        let admitted = self.admit(&waiting, now).await?;
+        pushes.retain(|(_, build, ..)| admitted.contains(build));
+        for (standing, build, queue, round, after) in pushes {
             let what = Try { build, round };
-            let standing = standing(number(row, 3)?, number(row, 5)?);
-            let queue = text(row, 1)?;
-            self.queue
-                .push(&queue, what, standing, number(row, 4)?)
-                .await?;
+            self.queue.push(&queue, what, standing, after).await?;
             let mut transaction = self.database.begin().await?;
             const PUSHED: &str =
                 "UPDATE builds SET pushed = $2, standing = $3 WHERE id = $1 AND pushed < $2";

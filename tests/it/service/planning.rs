@@ -66,6 +66,15 @@ fn trees_of_bare_lock_files_are_planned_and_have_their_demand() {
             assert_eq!(build(&server, wanted), None, "{}", wanted.name());
         }
 
+        let page = || {
+            let tree = tree["tree"].as_str().unwrap();
+            server.get(&format!("/wants/{tree}"), &[]).text()
+        };
+        assert!(
+            page().contains("`other 1.0.0` is not in the tree"),
+            "{}",
+            page()
+        );
         let planned = one.planned(&tree, &[&low, &middle, &top]);
         assert_eq!(planned.status, 204, "{planned:?}");
         let queued = until(&server, &top);
@@ -74,6 +83,7 @@ fn trees_of_bare_lock_files_are_planned_and_have_their_demand() {
         assert!(reason.contains("a lock file's `top 1.0.0`"), "{queued}");
         assert!(queued["priority"].as_i64().unwrap() > 0, "{queued}");
         assert_eq!(until(&server, &low)["state"], "covered");
+        assert!(page().contains("recipes, which are built"), "{}", page());
         let again = one.planned(&tree, &[&low, &middle, &top]);
         assert_eq!(again.status, 409, "{again:?}");
     });
