@@ -9,7 +9,7 @@
 //! with each other or with a lease. Where two servers fill it at the same time, whoever
 //! gives a lease looks once more.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use sqlx::{Any, Row as _, Transaction};
@@ -50,11 +50,12 @@ pub(super) struct Waiting {
 
 impl Builds {
     /// Which of some builds, the most urgent first, may go into the queue; notes of
-    /// the others which build they wait for.
+    /// others which lease they wait for.
     pub(super) async fn admit(&self, waiting: &[Waiting], now: i64) -> Result<HashSet<i64>> {
         // What is made and by which build, or 0 where that is in the queue still.
         let mut busy: HashMap<i64, i64> = HashMap::new();
         let mut ahead: HashMap<String, usize> = HashMap::new();
+        let mut next = BTreeSet::new();
         const BUSY: &str = "SELECT builds.id, builds.want, builds.builder, \
             tries.making FROM builds LEFT JOIN tries ON tries.lease = builds.lease \
             WHERE builds.state = 'leased' OR (builds.state = 'queued' \
@@ -69,23 +70,25 @@ impl Builds {
                 busy.extend(making.into_iter().map(|want| (want, id)));
             } else {
                 *ahead.entry(text(row, 2)?).or_default() += 1;
-                let unmade = self.unmade_of(number(row, 1)?).await?;
-                busy.extend(unmade.into_iter().map(|want| (want, 0)));
+                next.extend(self.perhaps_unmade(number(row, 1)?).await?);
             }
         }
+        let unmade = self.unmade_of(&next).await?;
+        busy.extend(unmade.into_iter().map(|want| (want, 0)));
         let mut admitted = HashSet::new();
         let mut behind: BTreeMap<i64, i64> = BTreeMap::new();
         for build in waiting {
             let ahead = ahead.entry(build.builder.clone()).or_default();
             if !build.is_due {
                 admitted.insert(build.id);
-                continue;
-            }
-            let unmade = self.unmade_of(build.want).await?;
-            if let Some(maker) = unmade.iter().find_map(|want| busy.get(want)) {
-                behind.insert(build.id, *maker);
             } else if *ahead < AHEAD {
+                let perhaps = self.perhaps_unmade(build.want).await?;
+                if let Some(maker) = perhaps.iter().find_map(|want| busy.get(want)) {
+                    behind.insert(build.id, *maker);
+                    continue;
+                }
                 *ahead += 1;
+                let unmade = self.unmade_of(&perhaps).await?;
                 busy.extend(unmade.into_iter().map(|want| (want, 0)));
                 admitted.insert(build.id);
             }
@@ -96,12 +99,15 @@ impl Builds {
 
     /// Notes which builds wait for which, where that is not known yet.
     async fn note_behind(&self, behind: &BTreeMap<i64, i64>) -> Result<()> {
+        let leased = behind.iter().filter(|(_, maker)| **maker != 0);
+        let leased: Rows = leased.collect();
+        if leased.is_empty() {
+            return Ok(());
+        }
         const FIND: &str = "SELECT builds.id FROM {each} \
             JOIN builds ON builds.id = CAST(each.value ->> 0 AS BIGINT) \
             WHERE builds.behind <> CAST(each.value ->> 1 AS BIGINT)";
-        let leased = behind.iter().filter(|(_, maker)| **maker != 0);
-        let find: Rows = leased.collect();
-        let find = sqlx::query(self.database.sql(FIND)).bind(find.finish());
+        let find = sqlx::query(self.database.sql(FIND)).bind(leased.finish());
         let rows = find.fetch_all(self.database.readers()).await.doing(DOING)?;
         if rows.is_empty() {
             return Ok(());
@@ -116,36 +122,40 @@ impl Builds {
         transaction.commit().await.doing(DOING)
     }
 
-    /// The wants of a want's closure of which nothing is published, as it was a
-    /// moment ago.
-    async fn unmade_of(&self, want: i64) -> Result<Vec<i64>> {
-        let known = self.remembered.lock().closures.get(&want).cloned();
-        let closure = match known {
-            Some(closure) => closure,
-            None => {
-                let reader = self.database.readers().acquire().await;
-                let found = closure(&self.database, &mut *reader.doing(DOING)?, want).await?;
-                let found: Vec<i64> = found.iter().map(|wanted| wanted.id).collect();
-                let mut known = self.remembered.lock();
-                if known.closures.len() >= REMEMBERED {
-                    known.closures.clear();
-                }
-                known.closures.insert(want, found.clone());
-                found
-            }
+    /// The wants of a want's closure, without those that are known to be published.
+    async fn perhaps_unmade(&self, want: i64) -> Result<BTreeSet<i64>> {
+        let unmade = |known: &Known, closure: &[i64]| {
+            let unmade = closure.iter().filter(|want| !known.made.contains(want));
+            unmade.copied().collect()
         };
-        let unmade: Vec<i64> = {
+        {
             let known = self.remembered.lock();
-            let unmade = closure
-                .into_iter()
-                .filter(|want| !known.made.contains(want));
-            unmade.collect()
-        };
+            if let Some(closure) = known.closures.get(&want) {
+                return Ok(unmade(&known, closure));
+            }
+        }
+        let reader = self.database.readers().acquire().await;
+        let found = closure(&self.database, &mut *reader.doing(DOING)?, want).await?;
+        let found: Vec<i64> = found.iter().map(|wanted| wanted.id).collect();
+        let mut known = self.remembered.lock();
+        let perhaps = unmade(&known, &found);
+        if known.closures.len() >= REMEMBERED {
+            known.closures.clear();
+        }
+        known.closures.insert(want, found);
+        Ok(perhaps)
+    }
+
+    /// Those of some wants of which nothing is published, as it was a moment ago.
+    async fn unmade_of(&self, wants: &BTreeSet<i64>) -> Result<Vec<i64>> {
         const FIND: &str = "SELECT wants.id FROM {each} \
             JOIN wants ON wants.id = CAST(each.value ->> 0 AS BIGINT) \
             WHERE EXISTS (SELECT 1 FROM outputs WHERE outputs.recipe = wants.hash) \
             OR EXISTS (SELECT 1 FROM outputs WHERE outputs.host_recipe = wants.hash)";
-        let asked: Rows = unmade.iter().map(|want| [want]).collect();
+        if wants.is_empty() {
+            return Ok(Vec::new());
+        }
+        let asked: Rows = wants.iter().map(|want| [want]).collect();
         let find = sqlx::query(self.database.sql(FIND)).bind(asked.finish());
         let rows = find.fetch_all(self.database.readers()).await.doing(DOING)?;
         let made: Vec<i64> = rows
@@ -154,8 +164,8 @@ impl Builds {
             .collect::<Result<_>>()?;
         let mut known = self.remembered.lock();
         known.made.extend(made);
-        let unmade = unmade.into_iter().filter(|want| !known.made.contains(want));
-        Ok(unmade.collect())
+        let unmade = wants.iter().filter(|want| !known.made.contains(want));
+        Ok(unmade.copied().collect())
     }
 
     /// The wants of a closure of which nothing is published, sorted.
