@@ -183,7 +183,7 @@ fn builds(day: &Day, made: &[Made]) -> String {
     }
     format!(
         "{count} builds of {packages} packages ({fetched} more were fetched); {} builds done twice, \
-         {} packages compiled by two workers at once; of {} published builds, {leases} tries too many\n\
+         {} packages compiled twice; of {} published builds, {leases} tries too many\n\
          a build waited while a worker had nothing to do: {longest} looks of 100 ms at most\n\
          workers compiled for {} s of the day's 86,400; outputs verified, signed and published: p50 \
          {:.0} ms, longest {:.0} ms\nat the end: {}\n",

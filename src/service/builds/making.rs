@@ -12,6 +12,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use sqlx::any::AnyRow;
 use sqlx::{Any, Row as _, Transaction};
 
 use super::{Builds, DOING, Wanted, closure, number, text};
@@ -148,47 +149,44 @@ impl Builds {
 
     /// Those of some wants of which nothing is published, as it was a moment ago.
     async fn unmade_of(&self, wants: &BTreeSet<i64>) -> Result<Vec<i64>> {
-        const FIND: &str = "SELECT wants.id FROM {each} \
-            JOIN wants ON wants.id = CAST(each.value ->> 0 AS BIGINT) \
-            WHERE EXISTS (SELECT 1 FROM outputs WHERE outputs.recipe = wants.hash) \
-            OR EXISTS (SELECT 1 FROM outputs WHERE outputs.host_recipe = wants.hash)";
         if wants.is_empty() {
             return Ok(Vec::new());
         }
-        let asked: Rows = wants.iter().map(|want| [want]).collect();
-        let find = sqlx::query(self.database.sql(FIND)).bind(asked.finish());
+        let find = self.database.sql(MADE);
+        let find = sqlx::query(find).bind(asked(wants.iter()));
         let rows = find.fetch_all(self.database.readers()).await.doing(DOING)?;
-        let made: Vec<i64> = rows
+        self.without_made(wants.iter(), &rows)
+    }
+
+    /// The wants of a closure of which nothing is published now, sorted.
+    pub(super) async fn unmade(
+        &self,
+        transaction: &mut Transaction<'static, Any>,
+        closure: &[Wanted],
+    ) -> Result<Vec<i64>> {
+        let wants = || closure.iter().map(|wanted| &wanted.id);
+        let find = self.database.sql(MADE);
+        let find = sqlx::query(find).bind(asked(wants()));
+        let rows = find.fetch_all(&mut **transaction).await.doing(DOING)?;
+        self.without_made(wants(), &rows)
+    }
+
+    /// Remembers what is published, and leaves it out.
+    fn without_made<'a>(
+        &self,
+        wants: impl Iterator<Item = &'a i64>,
+        made: &[AnyRow],
+    ) -> Result<Vec<i64>> {
+        let made: Vec<i64> = made
             .iter()
             .map(|row| number(row, 0))
             .collect::<Result<_>>()?;
         let mut known = self.remembered.lock();
         known.made.extend(made);
-        let unmade = wants.iter().filter(|want| !known.made.contains(want));
-        Ok(unmade.copied().collect())
-    }
-
-    /// The wants of a closure of which nothing is published, sorted.
-    pub(super) async fn unmade(
-        &self,
-        transaction: &mut Transaction<'static, Any>,
-        wants: &[Wanted],
-    ) -> Result<Vec<i64>> {
-        const FIND: &str = "SELECT CAST(each.value ->> 0 AS BIGINT) FROM {each} \
-            WHERE NOT EXISTS (SELECT 1 FROM outputs WHERE outputs.recipe = (each.value ->> 1)) \
-            AND NOT EXISTS (SELECT 1 FROM outputs WHERE outputs.host_recipe = (each.value ->> 1))";
-        let asked: Rows = wants
-            .iter()
-            .map(|wanted| (wanted.id, &wanted.hash))
-            .collect();
-        let find = sqlx::query(self.database.sql(FIND)).bind(asked.finish());
-        let rows = find.fetch_all(&mut **transaction).await.doing(DOING)?;
-        let mut unmade: Vec<i64> = rows
-            .iter()
-            .map(|row| number(row, 0))
-            .collect::<Result<_>>()?;
-        unmade.sort_unstable();
-        Ok(unmade)
+        Ok(wants
+            .copied()
+            .filter(|want| !known.made.contains(want))
+            .collect())
     }
 
     /// The build of another lease that makes one of these, if there is any.
@@ -211,4 +209,15 @@ impl Builds {
         }
         Ok(None)
     }
+}
+
+/// Those of some wants of which something is published.
+const MADE: &str = "SELECT wants.id FROM {each} \
+    JOIN wants ON wants.id = CAST(each.value ->> 0 AS BIGINT) \
+    WHERE EXISTS (SELECT 1 FROM outputs WHERE outputs.recipe = wants.hash) \
+    OR EXISTS (SELECT 1 FROM outputs WHERE outputs.host_recipe = wants.hash)";
+
+fn asked<'a>(wants: impl Iterator<Item = &'a i64>) -> String {
+    let asked: Rows = wants.map(|want| [want]).collect();
+    asked.finish()
 }

@@ -137,7 +137,7 @@ fn what_a_bare_lock_file_wants_is_fresh_in_the_end() {
     }
     let store = bed.env.root().join("worker");
     let own = bed.env.with_store(&store);
-    let own = own.with("QUICKBUILD_WORKER_TOKEN", &bed.token("box", "work-trusted"));
+    let own = own.with("QUICKBUILD_WORKER_TOKEN", bed.token("box", "work-trusted"));
     let url = server.url();
     let words = ["worker", "--server", &url, "--once", "--name", "box"];
     let done = own.quickbuild(&bed.project, &words).success();
