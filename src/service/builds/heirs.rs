@@ -10,6 +10,7 @@
 //! wanted, and no further: an heir has no heirs.
 
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use semver::Version;
 use sqlx::{Any, Transaction};
@@ -23,9 +24,9 @@ use crate::recipe::package::PackageRecipe;
 use crate::service::database::{Doing as _, Result, Rows};
 
 /// New recipes that are looked at together.
-const TOGETHER: i64 = 256;
-/// How often that is done before something else is.
-const OFTEN: usize = 16;
+const TOGETHER: i64 = 64;
+/// How long is looked before something else is done.
+const LOOKING: Duration = Duration::from_secs(2);
 /// Recipes of a line that are compared, the newest ones.
 const COMPARED: usize = 32;
 /// Heirs of a recipe that were reported within a day.
@@ -56,9 +57,11 @@ impl Builds {
     }
 
     /// Looks at recipes that are new, and gives them the demand of what they follow:
-    /// all up to `newest`, for which builds have been made of what enough want.
+    /// those up to `newest`, for which builds have been made of what enough want. What
+    /// takes too long goes on with the next look: builds that enough want do not wait.
     pub(super) async fn look(&self, newest: i64) -> Result<()> {
-        for _ in 0..OFTEN {
+        let until = Instant::now() + LOOKING;
+        while Instant::now() < until {
             let new = self.new_recipes(newest).await?;
             if new.is_empty() {
                 return Ok(());
