@@ -215,11 +215,10 @@ impl Builds {
             let wants = closure(&self.database, &mut reader, want).await?;
             let texts = recipe_texts(&self.database, &mut reader, &wants).await?;
             drop(reader);
-            let toolchain = toolchain.clone();
-            let builder = toolchain.builder.clone();
-            let work = move || rewritten(&toolchain, &wants, &texts);
+            let known = toolchain.clone();
+            let work = move || rewritten(&known, &wants, &texts);
             let rewritten = tokio::task::spawn_blocking(work).await.ok().flatten();
-            self.note_rewritten(&builder, want, rewritten).await?;
+            self.note_rewritten(toolchain, want, rewritten).await?;
         }
         Ok(())
     }
@@ -228,11 +227,16 @@ impl Builds {
     /// is its own heir, and is not looked at again.
     async fn note_rewritten(
         &self,
-        builder: &str,
+        toolchain: &Toolchain,
         want: i64,
         rewritten: Option<Rewritten>,
     ) -> Result<()> {
         let mut transaction = self.database.begin().await?;
+        // It may have been named again, otherwise, since it was read.
+        if !self.toolchains(&mut transaction).await?.contains(toolchain) {
+            return Ok(());
+        }
+        let builder = &toolchain.builder;
         let mut rows = Rows::new();
         let now = fs::now().seconds();
         match rewritten {
