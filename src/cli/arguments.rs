@@ -175,11 +175,13 @@ pub(super) enum Command {
     /// Build what a service wants built.
     ///
     /// Recipes are realised in containers of the builders that this machine has,
-    /// and their outputs sent to the service, which signs and publishes them. The
-    /// token is in QUICKBUILD_WORKER_TOKEN.
+    /// and their outputs sent to the service, which signs and publishes them. With
+    /// nothing to build, this machine's Cargo is asked what lock files want that came
+    /// without recipes; nothing of them is compiled or run for it. The token is in
+    /// QUICKBUILD_WORKER_TOKEN.
     #[command(
         after_help = "Example: QUICKBUILD_WORKER_TOKEN=qbs_… quickbuild worker --server https://quickbuild.example.org\n\
-            Exit code 0: it was asked to stop, or with `--once` there is nothing to build."
+            Exit code 0: it was asked to stop, or with `--once` there is nothing to do."
     )]
     Worker(WorkerArguments),
     /// Show or forget what substituters answered.

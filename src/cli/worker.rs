@@ -30,7 +30,7 @@ pub(super) struct WorkerArguments {
     /// A file of certificates by which the service's may be signed.
     #[arg(long, value_name = "FILE")]
     ca: Option<PathBuf>,
-    /// End when there is nothing to build.
+    /// End when there is nothing to build, and no lock file's tree to plan.
     #[arg(long)]
     once: bool,
 }

@@ -39,7 +39,7 @@ impl Described {
     /// The features with which it needs these packages: the default ones unless they
     /// bring another optional dependency, and for each that is missing the feature that
     /// brings least, and nothing else than is there.
-    pub(super) fn features_for(&self, has: &BTreeSet<&str>) -> Features {
+    pub(super) fn features_for(&self, has: &BTreeSet<String>) -> Features {
         let optional = self.dependencies.iter().filter(|one| one.optional);
         let optional: BTreeMap<&str, &str> = optional
             .map(|one| (one.rename.as_deref().unwrap_or(&one.name), &*one.name))
@@ -119,7 +119,7 @@ mod tests {
     }
 
     fn found(features: serde_json::Value, has: &[&str]) -> (bool, String) {
-        let has = has.iter().copied().collect();
+        let has = has.iter().map(|name| (*name).to_owned()).collect();
         let Features { default, others } = described(features).features_for(&has);
         (default, others.join(" "))
     }

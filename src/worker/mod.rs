@@ -278,8 +278,12 @@ impl Worker {
         }
     }
 
+    fn scratch(&self) -> Result<Scratch> {
+        Ok(Scratch::in_store(&Store::open(&self.store)?)?)
+    }
+
     fn make(&self, service: &Service, job: &Job, course: &Course, held: &Held) -> Result<Verdict> {
-        let scratch = Scratch::in_store(&Store::open(&self.store)?)?;
+        let scratch = self.scratch()?;
         let outputs = child::realise(self, job, &scratch, course, held)?;
         // The whole log, before the lease ends.
         let log = course.with(|state| state.log.clone());

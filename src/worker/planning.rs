@@ -14,15 +14,13 @@ use serde::Deserialize;
 
 use super::features::{Described, Features};
 use super::{LOOK, Result, Worker, WorkerError, end_of, last_error};
-use crate::cargo::lock_graph::LockGraph;
+use crate::cargo::lock_graph::{LockGraph, LockedPackage};
 use crate::cargo::toolchain::builder_name;
 use crate::fs;
 use crate::interrupt::Held;
-use crate::publish::Scratch;
 use crate::recipe::package::PackageRecipe;
 use crate::recipe::repository::Repository;
 use crate::report::work::Tree;
-use crate::store::Store;
 
 /// How long Cargo may take; it downloads what it has not seen.
 const LONGEST: Duration = Duration::from_secs(300);
@@ -37,24 +35,23 @@ struct Metadata {
 
 /// Those of a worker's builders that this machine has the toolchain of.
 pub(super) fn builders(worker: &Worker, held: &Held) -> Vec<String> {
-    let Ok(scratch) =
-        Store::open(&worker.store).and_then(|store| Scratch::in_store(&store).map_err(Into::into))
-    else {
+    let Ok(scratch) = worker.scratch() else {
         return Vec::new();
     };
     let is_here = |builder: &&String| {
+        if builder.starts_with(CHANGING) {
+            return false;
+        }
         let mut rustc = Command::new(worker.environment.get("RUSTC").unwrap_or("rustc"));
-        rustc.arg("-vV");
-        let said = run(&mut rustc, builder, scratch.path(), held);
-        !builder.starts_with(CHANGING)
-            && said.is_ok_and(|said| builder_name(&said).as_ref() == Some(*builder))
+        let said = run(rustc.arg("-vV"), builder, scratch.path(), held);
+        said.is_ok_and(|said| builder_name(&said).as_ref() == Some(*builder))
     };
     worker.builders.iter().filter(is_here).cloned().collect()
 }
 
 /// The recipes of a tree, each after what it needs.
 pub(super) fn plan(worker: &Worker, tree: &Tree, held: &Held) -> Result<Vec<String>> {
-    let scratch = Scratch::in_store(&Store::open(&worker.store)?)?;
+    let scratch = worker.scratch()?;
     let folder = scratch.path().join("project");
     fs::create_dir_all(&folder.join("src"))?;
     fs::write(&folder.join("src/lib.rs"), b"")?;
@@ -77,7 +74,7 @@ pub(super) fn plan(worker: &Worker, tree: &Tree, held: &Held) -> Result<Vec<Stri
     let is_root = |one: &&Described| one.name == tree.name && one.version == tree.version;
     let root = metadata.packages.iter().find(is_root);
     let root = root.ok_or_else(|| undone("Cargo has another version of it"))?;
-    write(&root.features_for(&needed(tree).iter().map(String::as_str).collect()))?;
+    write(&root.features_for(&needed(tree)?))?;
     let recipes = scratch.path().join("recipes");
     let mut export = Command::new(&worker.program);
     export.args(["recipe", "export", "--to"]).arg(&recipes);
@@ -86,16 +83,14 @@ pub(super) fn plan(worker: &Worker, tree: &Tree, held: &Held) -> Result<Vec<Stri
 }
 
 /// The names of what the tree's package needs there.
-fn needed(tree: &Tree) -> BTreeSet<String> {
-    let lock = LockGraph::parse(tree.lock.as_bytes()).unwrap_or_default();
-    let is_root = |one: &&crate::cargo::lock_graph::LockedPackage| {
-        one.name == tree.name && one.version == tree.version
-    };
+fn needed(tree: &Tree) -> Result<BTreeSet<String>> {
+    let lock = LockGraph::parse(tree.lock.as_bytes());
+    let lock = lock.map_err(|_none| undone("the service gives a tree that is none"))?;
+    let is_root = |one: &&LockedPackage| one.name == tree.name && one.version == tree.version;
     let root = lock.packages.iter().find(is_root);
     let needs = root.into_iter().flat_map(|root| &root.dependencies);
-    needs
-        .map(|need| lock.packages[*need].name.clone())
-        .collect()
+    let names = needs.map(|need| lock.packages[*need].name.clone());
+    Ok(names.collect())
 }
 
 fn manifest(tree: &Tree, features: &Features) -> String {

@@ -16,6 +16,7 @@ use sqlx::any::AnyRow;
 use sqlx::{Any, Row as _, Transaction};
 
 use super::{Builds, DOING, Wanted, closure, number, text};
+use crate::fs;
 use crate::service::database::{Doing as _, Result, Rows};
 use crate::service::ids;
 
@@ -45,14 +46,17 @@ pub(super) struct Waiting {
     pub(super) id: i64,
     pub(super) want: i64,
     pub(super) builder: String,
-    /// Whether it may be given to a worker now.
-    pub(super) is_due: bool,
+    pub(super) round: i64,
+    pub(super) standing: i64,
+    /// The second before which no worker gets it.
+    pub(super) after: i64,
 }
 
 impl Builds {
     /// Which of some builds, the most urgent first, may go into the queue; notes of
     /// others which lease they wait for.
-    pub(super) async fn admit(&self, waiting: &[Waiting], now: i64) -> Result<HashSet<i64>> {
+    pub(super) async fn admit(&self, waiting: &[Waiting]) -> Result<HashSet<i64>> {
+        let now = fs::now().seconds();
         // What is made and by which build, or 0 where that is in the queue still.
         let mut busy: HashMap<i64, i64> = HashMap::new();
         let mut ahead: HashMap<String, usize> = HashMap::new();
@@ -80,7 +84,7 @@ impl Builds {
         let mut behind: BTreeMap<i64, i64> = BTreeMap::new();
         for build in waiting {
             let ahead = ahead.entry(build.builder.clone()).or_default();
-            if !build.is_due {
+            if build.after > now {
                 admitted.insert(build.id);
             } else if *ahead < AHEAD {
                 let perhaps = self.perhaps_unmade(build.want).await?;

@@ -212,6 +212,8 @@ struct Wanted {
     hash: String,
     name: String,
     version: String,
+    /// What it needs directly.
+    needs: Vec<i64>,
 }
 
 /// A want with all that it needs, each after what it needs.
@@ -222,7 +224,7 @@ async fn closure(
 ) -> Result<Vec<Wanted>> {
     const FIND: &str = "SELECT wants.id, wants.hash, wants.name, wants.version, wants.needs \
         FROM {each} JOIN wants ON wants.id = CAST(each.value ->> 0 AS BIGINT)";
-    let mut found: BTreeMap<i64, (Wanted, Vec<i64>)> = BTreeMap::new();
+    let mut found: BTreeMap<i64, Wanted> = BTreeMap::new();
     let mut open = vec![root];
     while !open.is_empty() {
         let asked: Rows = open.drain(..).map(|id| [id]).collect();
@@ -234,11 +236,11 @@ async fn closure(
                 hash: text(row, 1)?,
                 name: text(row, 2)?,
                 version: text(row, 3)?,
+                needs: ids::read(&text(row, 4)?).unwrap_or_default(),
             };
-            let needs = ids::read(&text(row, 4)?).unwrap_or_default();
-            found.insert(wanted.id, (wanted, needs));
+            found.insert(wanted.id, wanted);
         }
-        let needed = found.values().flat_map(|(_, needs)| needs);
+        let needed = found.values().flat_map(|wanted| &wanted.needs);
         open = needed
             .copied()
             .filter(|id| !found.contains_key(id))
@@ -251,7 +253,7 @@ async fn closure(
     }
     // What a want needs was there before it, so ids are an order; the root has
     // the highest.
-    Ok(found.into_values().map(|(wanted, _)| wanted).collect())
+    Ok(found.into_values().collect())
 }
 
 /// The texts of recipes, by their want.

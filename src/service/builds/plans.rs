@@ -15,8 +15,6 @@
 
 use std::collections::BTreeSet;
 
-use sqlx::{Any, Transaction};
-
 use super::{Builds, DOING, FAILURES, MEMORY, Wanted, closure, number, text};
 use crate::cargo::lock_graph::{LockGraph, LockedPackage};
 use crate::cargo::source::CRATES_IO;
@@ -28,7 +26,7 @@ use crate::report::lock_text;
 use crate::report::work::{Ask, Planned, Tree, WORK_FORMAT};
 use crate::service::database::{DatabaseError, Doing as _, Result, Rows};
 use crate::service::intake::{Kind, Want, wanted_recipes};
-use crate::service::{counter, counts, ids};
+use crate::service::{counter, counts};
 
 /// Trees that are noted in one go.
 const AT_ONCE: i64 = 64;
@@ -38,7 +36,7 @@ const HANDED: i64 = 600;
 /// Why a plan is not taken.
 #[derive(Debug, thiserror::Error)]
 pub(in crate::service) enum PlanError {
-    /// Nobody asked for it, or it is there already.
+    /// Nobody was asked for it, or it is there already.
     #[error("no plan of this tree is wanted for this builder")]
     Unwanted,
     /// It is no plan of this tree.
@@ -130,8 +128,10 @@ impl Builds {
     /// The next tree that is due. Who does not answer is not asked again soon.
     async fn next_tree(&self, builder: &str) -> Result<Option<Tree>> {
         let now = fs::now().seconds();
-        const DUE: &str = "SELECT want, tries FROM plans WHERE builder = $1 AND state = 'open' \
-            AND after <= $2 ORDER BY after, want LIMIT 1";
+        const DUE: &str = "SELECT plans.want, plans.tries FROM plans \
+            JOIN wants ON wants.id = plans.want \
+            WHERE plans.builder = $1 AND plans.state = 'open' AND plans.after <= $2 \
+            ORDER BY plans.after, wants.packages DESC, wants.id LIMIT 1";
         let due = sqlx::query(DUE).bind(builder).bind(now);
         let due = due.fetch_optional(self.database.readers()).await;
         if due.doing(DOING)?.is_none() {
@@ -149,7 +149,6 @@ impl Builds {
         let hand = hand.bind(now + pause).bind(tries % FAILURES);
         hand.execute(&mut *transaction).await.doing(DOING)?;
         let wants = closure(&self.database, &mut transaction, want).await?;
-        let needs = needs(self.database.sql(NEEDS), &mut transaction, &wants).await?;
         transaction.commit().await.doing(DOING)?;
         let Some(root) = wants.last() else {
             return Ok(None);
@@ -160,7 +159,7 @@ impl Builds {
             name: root.name.clone(),
             version: root.version.clone(),
             builder: builder.to_owned(),
-            lock: lock_text(&lock(&wants, &needs)),
+            lock: lock_text(&lock(&wants)),
         }))
     }
 
@@ -172,7 +171,8 @@ impl Builds {
     ) -> std::result::Result<(), PlanError> {
         const FIND: &str = "SELECT plans.want, plans.tries FROM plans \
             JOIN wants ON wants.id = plans.want \
-            WHERE wants.hash = $1 AND plans.builder = $2 AND plans.state = 'open'";
+            WHERE wants.hash = $1 AND plans.builder = $2 AND plans.state = 'open' \
+            AND plans.after > 0";
         let find = sqlx::query(FIND).bind(tree).bind(&planned.builder);
         let row = find.fetch_optional(self.database.readers()).await;
         let row = row.doing(DOING)?.ok_or(PlanError::Unwanted)?;
@@ -220,8 +220,8 @@ impl Builds {
         done.execute(&mut *transaction).await.doing(DOING)?;
         transaction.commit().await.doing(DOING)?;
         // The worker that planned it has nothing else to do.
-        let _ = self.trigger().await?;
-        Ok(())
+        let _ = self.add().await?;
+        self.push().await
     }
 
     /// Notes that there is no plan; what is below the tree is planned by itself.
@@ -237,7 +237,10 @@ impl Builds {
             WHERE want = $1 AND builder = $2 AND state = 'open'";
         let note = sqlx::query(NOTE).bind(want).bind(builder);
         let note = note.bind(now.saturating_add(pause)).bind(reason);
-        note.execute(&mut *transaction).await.doing(DOING)?;
+        let noted = note.execute(&mut *transaction).await.doing(DOING)?;
+        if noted.rows_affected() == 0 {
+            return Ok(()); // another worker had a plan meanwhile
+        }
         const FREE: &str = "DELETE FROM plans WHERE root = $1 AND builder = $2 \
             AND state = 'covered'";
         let free = sqlx::query(FREE).bind(want).bind(builder);
@@ -246,36 +249,15 @@ impl Builds {
     }
 }
 
-const NEEDS: &str = "SELECT wants.needs FROM {each} \
-    JOIN wants ON wants.id = CAST(each.value ->> 0 AS BIGINT) ORDER BY wants.id";
-
-/// What each of a closure's wants needs directly, in its order.
-async fn needs(
-    sql: sqlx::AssertSqlSafe<String>,
-    transaction: &mut Transaction<'static, Any>,
-    wants: &[Wanted],
-) -> Result<Vec<Vec<i64>>> {
-    let asked: Rows = wants.iter().map(|wanted| [wanted.id]).collect();
-    let find = sqlx::query(sql).bind(asked.finish());
-    let rows = find.fetch_all(&mut **transaction).await.doing(DOING)?;
-    let needs = rows
-        .iter()
-        .map(|row| Ok(ids::read(&text(row, 0)?).unwrap_or_default()));
-    needs.collect()
-}
-
 /// A tree as a lock file has it.
-fn lock(wants: &[Wanted], needs: &[Vec<i64>]) -> LockGraph {
+fn lock(wants: &[Wanted]) -> LockGraph {
     let place = |id: &i64| wants.binary_search_by_key(id, |wanted| wanted.id).ok();
-    let packages = wants
-        .iter()
-        .zip(needs)
-        .map(|(wanted, needs)| LockedPackage {
-            name: wanted.name.clone(),
-            version: wanted.version.clone(),
-            source: Some(CRATES_IO.to_owned()),
-            dependencies: needs.iter().filter_map(place).collect(),
-        });
+    let packages = wants.iter().map(|wanted| LockedPackage {
+        name: wanted.name.clone(),
+        version: wanted.version.clone(),
+        source: Some(CRATES_IO.to_owned()),
+        dependencies: wanted.needs.iter().filter_map(place).collect(),
+    });
     LockGraph {
         packages: packages.collect(),
     }

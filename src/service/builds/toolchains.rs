@@ -285,7 +285,11 @@ fn rewritten(
 
 #[cfg(test)]
 mod tests {
+    use super::super::{Publishing, Rules};
     use super::*;
+    use crate::service::database::Location;
+    use crate::service::queue::Queue;
+    use crate::substituter::Substituter;
 
     #[test]
     fn only_releases_are_followed() {
@@ -304,6 +308,59 @@ mod tests {
         assert_eq!((version, host), (Version::new(1, 95, 0), "x-y-z"));
     }
 
+    /// Builds with an empty database in a folder.
+    async fn builds(folder: &std::path::Path) -> Builds {
+        let location = Location::File(folder.join("service.sqlite"));
+        let database = crate::service::open(folder, &location).await.unwrap();
+        let publishing = Publishing {
+            to: Substituter::folder(folder).unwrap(),
+            key: None,
+            images: BTreeMap::new(),
+            definitions: crate::builder::image::definitions(None).unwrap(),
+        };
+        let queue = Queue::open(&location).await.unwrap();
+        let (rules, publishing) = (Rules::default(), publishing.into());
+        Builds::new(database, queue, rules, publishing, folder).unwrap()
+    }
+
+    #[test]
+    fn what_was_rewritten_for_other_words_of_a_toolchain_is_not_noted() {
+        let toolchain = |cargo: &str| {
+            let rustc = "rustc 1.95.0\nhost: x-y-z\nrelease: 1.95.0\n".to_owned();
+            let (cargo, layout) = (cargo.to_owned(), "legacy".to_owned());
+            Toolchain::new(Tools {
+                rustc,
+                cargo,
+                layout,
+            })
+            .unwrap()
+        };
+        let folder = tempfile::tempdir().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build();
+        runtime.unwrap().block_on(async {
+            let builds = builds(folder.path()).await;
+            for cargo in ["wrong", "right"] {
+                let mut transaction = builds.database.begin().await.unwrap();
+                let named = builds.note_toolchain(&mut transaction, toolchain(cargo));
+                let _ = named.await.unwrap();
+                transaction.commit().await.unwrap();
+            }
+            // The look that began with the one ends after the other was named.
+            let mut noted = Vec::new();
+            for cargo in ["wrong", "right"] {
+                let toolchain = toolchain(cargo);
+                let noting = builds.note_rewritten(&toolchain, 7, None);
+                noting.await.unwrap();
+                let count = sqlx::query("SELECT COUNT(*) FROM heirs");
+                let count = count.fetch_one(builds.database.readers()).await.unwrap();
+                noted.push(number(&count, 0).unwrap());
+            }
+            assert_eq!(noted, [0, 1]);
+        });
+    }
+
     #[test]
     fn nothing_is_rewritten_for_a_cargo_with_other_fields_of_profiles() {
         let text = "format = 1\nname = \"a\"\nversion = \"1.0.0\"\n\
@@ -317,6 +374,7 @@ mod tests {
             hash: String::new(),
             name: "a".to_owned(),
             version: "1.0.0".to_owned(),
+            needs: Vec::new(),
         }];
         let texts = BTreeMap::from([(7, text.to_owned())]);
         let with = |fields: &str| {

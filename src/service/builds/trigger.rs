@@ -58,7 +58,7 @@ impl Builds {
     }
 
     /// Makes builds of recipes that enough want, or that follow such a one.
-    async fn add(&self) -> Result<usize> {
+    pub(super) async fn add(&self) -> Result<usize> {
         let threshold = i64::from(self.rules.threshold);
         let enough = counts::at_least(&self.database, Kind::Recipe, threshold).await?;
         let enough: Rows = enough.iter().map(|want| [want]).collect();
@@ -134,6 +134,7 @@ impl Builds {
                 hash,
                 name,
                 version,
+                ..
             } = wanted;
             rows.push(&(
                 (id, want, hash, name, version),
@@ -252,33 +253,37 @@ impl Builds {
         if rows.is_empty() {
             return Ok(());
         }
-        let now = fs::now().seconds();
-        let mut builds = Vec::with_capacity(rows.len());
-        for row in &rows {
-            let build = Waiting {
+        let waiting = rows.iter().map(|row| {
+            Ok(Waiting {
                 id: number(row, 0)?,
                 want: number(row, 1)?,
                 builder: text(row, 2)?,
-                is_due: number(row, 5)? <= now,
+                round: number(row, 3)?,
+                standing: standing(number(row, 4)?, number(row, 6)?),
+                after: number(row, 5)?,
+            })
+        });
+        let mut waiting: Vec<Waiting> = waiting.collect::<Result<_>>()?;
+        waiting.sort_by_key(|build| (-build.standing, build.id));
+        let admitted = self.admit(&waiting).await?;
+        for Waiting {
+            id,
+            builder,
+            round,
+            standing,
+            after,
+            ..
+        } in waiting.iter().filter(|build| admitted.contains(&build.id))
+        {
+            let what = Try {
+                build: *id,
+                round: *round,
             };
-            let standing = standing(number(row, 4)?, number(row, 6)?);
-            builds.push((standing, build, number(row, 3)?, number(row, 5)?));
-        }
-        builds.sort_by_key(|(standing, build, ..)| (-standing, build.id));
-        let (mut waiting, mut pushes) = (Vec::new(), Vec::new());
-        for (standing, build, round, after) in builds {
-            pushes.push((standing, build.id, build.builder.clone(), round, after));
-            waiting.push(build);
-        }
-        let admitted = self.admit(&waiting, now).await?;
-        pushes.retain(|(_, build, ..)| admitted.contains(build));
-        for (standing, build, queue, round, after) in pushes {
-            let what = Try { build, round };
-            self.queue.push(&queue, what, standing, after).await?;
+            self.queue.push(builder, what, *standing, *after).await?;
             let mut transaction = self.database.begin().await?;
             const PUSHED: &str =
                 "UPDATE builds SET pushed = $2, standing = $3 WHERE id = $1 AND pushed < $2";
-            let pushed = sqlx::query(PUSHED).bind(build).bind(round).bind(standing);
+            let pushed = sqlx::query(PUSHED).bind(id).bind(round).bind(standing);
             pushed.execute(&mut *transaction).await.doing(DOING)?;
             transaction.commit().await.doing(DOING)?;
         }

@@ -30,6 +30,7 @@ fn trees_of_bare_lock_files_are_planned_and_have_their_demand() {
         let server = bed.builds(&["--retry", "1s"]);
         let one = worker(&bed, &server, "one", "work");
         let text = lock(&[
+            ("alone", "1.0.0", ""),
             ("low", "1.0.0", ""),
             ("middle", "1.2.0", "low"),
             ("top", "1.0.0", "low middle"),
@@ -41,8 +42,13 @@ fn trees_of_bare_lock_files_are_planned_and_have_their_demand() {
         assert_eq!(given.status, 200, "{given:?}");
         let tree = given.json();
         assert_eq!(tree["tree"], hashes(&text)["top@1.0.0"], "the largest one");
-        assert_eq!(hashes(tree["lock"].as_str().unwrap()), hashes(&text));
-        assert_eq!(one.tree().status, 204, "it is given once for some time");
+        let mut below = hashes(&text);
+        let other = json!({"tree": below.remove("alone@1.0.0").unwrap()});
+        assert_eq!(hashes(tree["lock"].as_str().unwrap()), below);
+        // Nobody was asked for that one yet.
+        assert_eq!(one.planned(&other, &[]).status, 409);
+        assert_eq!(one.tree().json()["tree"], other["tree"]);
+        assert_eq!(one.tree().status, 204, "each is given once for some time");
 
         // A plan of anything else is none; what is below is planned by itself then.
         let low = recipe("low", "1.0.0", "1.95.0", &[]);
