@@ -17,8 +17,8 @@ use crate::support::postgres::Postgres;
 use crate::support::{BUILDER, Outcome, Response, Serving, TestEnv};
 
 const JSON: &str = "Content-Type: application/json";
-/// A lease that ends soon.
-pub(super) const SHORT: [&str; 4] = ["--lease", "5s", "--retry", "1s"];
+/// What has failed is tried again soon.
+pub(super) const SOON: [&str; 2] = ["--retry", "1s"];
 
 /// What is wanted, and what a container makes of it.
 pub(super) struct Wanted {
@@ -246,7 +246,7 @@ fn what_enough_want_is_built_once_signed_and_used_by_plain_cargo() {
 #[test]
 fn workers_that_are_not_believed_must_agree() {
     for bed in beds() {
-        let server = bed.builds(&SHORT);
+        let server = bed.builds(&SOON);
         let wanted = wanted(&bed.env);
         let one = worker(&bed, &server, "one", "work");
         let two = worker(&bed, &server, "two", "work");
@@ -273,7 +273,7 @@ fn workers_that_are_not_believed_must_agree() {
 #[test]
 fn whatever_workers_and_servers_do_a_build_is_neither_lost_nor_done_twice() {
     for bed in beds() {
-        let mut server = bed.builds(&SHORT);
+        let mut server = bed.builds(&SOON);
         let wanted = wanted(&bed.env);
         want(&server, wanted, "192.0.2.1");
         want(&server, wanted, "192.0.2.2");
@@ -284,7 +284,7 @@ fn whatever_workers_and_servers_do_a_build_is_neither_lost_nor_done_twice() {
             dead.lease()
         };
         server.kill();
-        server = bed.builds(&SHORT);
+        server = bed.builds(&["--lease", "10s", "--retry", "1s"]);
         let lease = {
             let [_, liar, _] = play(&server, &tokens);
             liar.lease()
@@ -309,7 +309,7 @@ fn whatever_workers_and_servers_do_a_build_is_neither_lost_nor_done_twice() {
             lease = liar.lease();
         }
         server.kill();
-        server = bed.builds(&SHORT);
+        server = bed.builds(&SOON);
         let [_, liar, good] = play(&server, &tokens);
         assert_eq!(liar.alive(&lease, ""), 204, "the lease outlives the server");
         assert_eq!(liar.failed(&lease, false), 204);
@@ -317,7 +317,7 @@ fn whatever_workers_and_servers_do_a_build_is_neither_lost_nor_done_twice() {
         let sent = good.send(&lease, &wanted.export);
         assert_eq!(sent.status, 200, "{sent:?}");
         server.kill();
-        server = bed.builds(&SHORT);
+        server = bed.builds(&SOON);
         let [_, _, good] = play(&server, &tokens);
         let built = until(&server, wanted, "built");
         assert_eq!(good.ask().status, 204);

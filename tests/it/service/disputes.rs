@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::Bed;
 use super::administering::change;
-use super::building::{SHORT, Wanted, beds, build, client, public, until, want, wanted, worker};
+use super::building::{SOON, Wanted, beds, build, client, public, until, want, wanted, worker};
 use crate::support::{Serving, walk};
 
 /// The same outputs with another byte in each library, and manifests that say so;
@@ -103,7 +103,7 @@ fn assert_built(bed: &Bed, server: &Serving, wanted: &Wanted) {
 #[test]
 fn of_two_that_disagree_a_third_says_who_is_right() {
     for bed in beds() {
-        let server = bed.builds(&SHORT);
+        let server = bed.builds(&SOON);
         let wanted = wanted(&bed.env);
         let other = other_content(&bed, wanted, 1);
         disagree(&bed, &server, wanted, &other);
@@ -118,7 +118,7 @@ fn of_two_that_disagree_a_third_says_who_is_right() {
 #[test]
 fn three_that_disagree_wait_for_one_that_is_believed() {
     for bed in beds() {
-        let server = bed.builds(&SHORT);
+        let server = bed.builds(&SOON);
         let wanted = wanted(&bed.env);
         let others = [1, 2].map(|salt| other_content(&bed, wanted, salt));
         disagree(&bed, &server, wanted, &others[0]);
@@ -138,7 +138,7 @@ fn three_that_disagree_wait_for_one_that_is_believed() {
 #[test]
 fn what_is_made_once_more_and_differently_is_told_and_left_out() {
     for bed in beds() {
-        let server = bed.builds(&SHORT);
+        let server = bed.builds(&SOON);
         let wanted = wanted(&bed.env);
         want(&server, wanted, "192.0.2.1");
         want(&server, wanted, "192.0.2.2");
@@ -173,7 +173,7 @@ fn what_is_made_once_more_and_differently_is_told_and_left_out() {
 #[test]
 fn what_is_published_stays_whatever_else_is_made_of_it() {
     for bed in beds() {
-        let server = bed.builds(&SHORT);
+        let server = bed.builds(&SOON);
         let wanted = wanted(&bed.env);
         want(&server, wanted, "192.0.2.1");
         want(&server, wanted, "192.0.2.2");

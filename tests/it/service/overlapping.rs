@@ -3,7 +3,7 @@
 use quickbuild::recipe::package::PackageRecipe;
 use serde_json::Value;
 
-use super::building::{self, SHORT, Worker, beds, worker};
+use super::building::{self, Worker, beds, worker};
 use super::following::{build, recipe, until, want};
 use super::on_both;
 use crate::support::Serving;
@@ -30,7 +30,7 @@ fn behind(server: &Serving, recipe: &PackageRecipe) -> Value {
 fn what_a_worker_makes_no_other_one_makes_meanwhile() {
     on_both(|bed| {
         let _ = bed.run(&["key", "generate", "service-1"]).success();
-        let server = bed.builds(&SHORT);
+        let server = bed.builds(&["--retry", "1h"]);
         let low = recipe("low", "1.0.0", "1.95.0", &[]);
         let left = recipe("left", "1.0.0", "1.95.0", &[&low]);
         let right = recipe("right", "1.0.0", "1.95.0", &[&low]);
@@ -63,7 +63,10 @@ fn what_a_worker_makes_no_other_one_makes_meanwhile() {
         assert_eq!(one.failed(&held, true), 204);
         let (third, held) = lease(&three);
         assert_eq!(third, format!("{} 1.0.0", waits.name()));
-        std::thread::sleep(std::time::Duration::from_secs(2));
+        let admin = bed.token("boss", "admin");
+        let admin = format!("Authorization: Bearer {admin}");
+        let retried = server.post(&format!("/v1/builds/{id}/retry"), &[&admin], b"");
+        assert_eq!(retried.status, 204, "{retried:?}");
         assert_eq!(one.ask().status, 204);
         assert_eq!(
             behind(&server, made),
@@ -71,6 +74,13 @@ fn what_a_worker_makes_no_other_one_makes_meanwhile() {
             "it is due, and has to wait"
         );
         // A worker that dies lets the next one have what it had, and nothing else.
+        let token = two.token;
+        drop(server);
+        let two = Worker {
+            server: &bed.builds(&["--lease", "5s"]),
+            name: "two",
+            token,
+        };
         let (again, other) = lease(&two);
         assert!(third == again || second == again, "{again}");
         assert_ne!(held, other);
