@@ -19,6 +19,11 @@ pub trait Knowledge: Sync {
     /// Why nobody should move to a version that exists.
     fn objection(&self, name: &str, version: &Version, release: &Release) -> Option<Objection>;
 
+    /// The versions of a package that were published, as far as they are known here.
+    fn published(&self, _name: &str) -> Vec<Version> {
+        Vec::new()
+    }
+
     /// Whether packages may move to older versions: not where nobody knows which of
     /// them are vulnerable.
     fn may_go_back(&self) -> bool {

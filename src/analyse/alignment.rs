@@ -2,7 +2,7 @@
 //! looked at, by repository.
 //!
 //! Whoever prebuilds moves the lock files that are known to the newest versions
-//! among them, and builds what is worth most then; what projects have as they are,
+//! that were published, and builds what is worth most then; what projects have as they are,
 //! and would move away from, counts little. A project that was not looked at then
 //! moves as [`align`](crate::align) proposes: by the registry's index as far as it is
 //! at hand. Of folders no manifest is read; what they need directly only moves up.
@@ -82,6 +82,10 @@ impl Knowledge for Index {
 
     fn objection(&self, _: &str, _: &Version, release: &Release) -> Option<Objection> {
         release.yanked.then_some(Objection::Yanked)
+    }
+
+    fn published(&self, name: &str) -> Vec<Version> {
+        self.0.published(name)
     }
 }
 

@@ -1,5 +1,5 @@
-//! A lock file moved to the newest versions that others have, as whoever prebuilds
-//! would move it: all that it requires stays required, by the registry's index.
+//! A lock file moved to the newest versions, as whoever prebuilds would move it: all
+//! that it requires stays required, by the registry's index.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -13,13 +13,14 @@ use crate::cargo::source::CRATES_IO;
 
 type Line = (String, (u64, u64, u64));
 
-/// The versions of each line of compatible versions that some lock files have, the
-/// newest first.
+/// The versions of each line of compatible versions that some lock files have one of,
+/// the newest first.
 #[derive(Debug, Default)]
 pub(super) struct Newest(HashMap<Line, Vec<Version>>);
 
 impl Newest {
-    /// Of what some lock files have, without what nobody should move to.
+    /// Of what some lock files have, and of what was published beside it, without what
+    /// nobody should move to.
     pub(super) fn of<'a>(
         locks: impl Iterator<Item = &'a LockGraph>,
         knowledge: &dyn Knowledge,
@@ -32,7 +33,10 @@ impl Newest {
                 lines.entry(key).or_default().insert(version);
             }
         }
-        let lines = lines.into_iter().map(|(key, versions)| {
+        let lines = lines.into_iter().map(|(key, mut versions)| {
+            let published = knowledge.published(&key.0).into_iter();
+            let published = published.filter(|version| version.pre.is_empty());
+            versions.extend(published.filter(|version| line(version) == key.1));
             let is_fit = |version: &Version| {
                 let release = knowledge.release(&key.0, version);
                 release.is_some_and(|of| knowledge.objection(&key.0, version, &of).is_none())
@@ -257,6 +261,11 @@ mod tests {
         fn objection(&self, _: &str, _: &Version, _: &Release) -> Option<Objection> {
             None
         }
+
+        fn published(&self, name: &str) -> Vec<Version> {
+            let known = self.0.keys().filter(|(of, _)| *of == name);
+            known.map(|(_, version)| version.parse().unwrap()).collect()
+        }
     }
 
     fn lock(packages: &[(&str, &str, &[usize])]) -> LockGraph {
@@ -282,7 +291,11 @@ mod tests {
             (("a", "1.0.0"), vec![("b", "^1")]),
             (("a", "1.1.0"), vec![("b", "^1"), ("new", "^0.2")]),
             (("b", "1.0.0"), vec![]),
+            (("b", "1.1.0"), vec![]),
+            // Nobody has these yet.
             (("b", "1.2.0"), vec![]),
+            (("b", "1.3.0-rc.1"), vec![]),
+            (("b", "2.0.0"), vec![]),
             (("c", "1.0.0"), vec![("b", "=1.0.0")]),
             (("new", "0.2.0"), vec![]),
         ]));
@@ -291,7 +304,7 @@ mod tests {
             ("a", "1.0.0", &[2]),
             ("b", "1.0.0", &[]),
         ]);
-        let other = lock(&[("b", "1.2.0", &[])]);
+        let other = lock(&[("b", "1.1.0", &[])]);
         let newest = Newest::of([&mine, &other].into_iter(), &registry);
         assert_eq!(
             versions(&upgrade(&mine, &newest, &registry)),
@@ -313,7 +326,7 @@ mod tests {
         let newest = Newest::of([&mine, &newer].into_iter(), &registry);
         assert_eq!(
             versions(&upgrade(&mine, &newest, &registry)),
-            ["app 0.1.0", "a 1.0.0", "b 1.0.0"]
+            ["app 0.1.0", "a 1.0.0", "b 1.2.0"]
         );
     }
 

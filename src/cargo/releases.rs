@@ -102,6 +102,14 @@ impl Releases {
         release
     }
 
+    /// The versions of a package that were published; none if the index is not at
+    /// hand.
+    pub fn published(&self, name: &str) -> Vec<Version> {
+        let lines = self.files.of(name);
+        let versions = lines.keys().filter_map(|version| version.parse().ok());
+        versions.collect()
+    }
+
     /// Whether the index of a package is at hand.
     pub fn has(&self, name: &str) -> bool {
         !self.files.of(name).is_empty()
