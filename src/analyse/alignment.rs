@@ -2,12 +2,12 @@
 //! looked at, by repository.
 //!
 //! Whoever prebuilds moves the lock files that are known to the newest versions
-//! that were published, and builds what is worth most then; what projects have as they are,
-//! and would move away from, counts little. A project that was not looked at then
-//! moves as [`align`](crate::align) proposes: by the registry's index as far as it is
-//! at hand. Of folders no manifest is read; what they need directly only moves up.
-//! Which features a package has shows in what it needs; those that need nothing do
-//! not show.
+//! that were published, and builds what is worth most then; what projects have as
+//! they are, and would move away from, counts little. A project that was not looked at
+//! then moves as [`align`](crate::align) proposes: by the registry's index as far as
+//! it is at hand. Of folders no manifest is read; what they need directly only moves
+//! up. Which features a package has shows in what it needs; those that need nothing
+//! do not show.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;

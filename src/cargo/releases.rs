@@ -229,6 +229,10 @@ mod tests {
         assert_eq!(releases.of("demo", "2.0.0"), None);
         assert_eq!(releases.of("other", "1.0.0"), None);
         assert!(releases.has("demo") && !releases.has("other"));
+        let mut published = releases.published("demo");
+        published.sort();
+        assert_eq!(published, [Version::new(1, 0, 0), Version::new(2, 0, 0)]);
+        assert!(releases.published("other").is_empty());
     }
 
     #[test]
